@@ -1,0 +1,115 @@
+"""The command line: one file per command, loaded only when it is asked for."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from typing import Any
+
+import click
+
+from toolkit import __version__
+from toolkit.errors import TrtkError
+
+#: In the order of the main job; each is a module of this package with a Click command of the same name.
+COMMANDS = {
+    "quickstart": "Run the whole job on a real small model with no GPU.",
+    "gpus": "List the GPUs that trtk knows.",
+    "quants": "List quantizations and where each one runs.",
+    "releases": "List Triton releases and what is in them.",
+    "models": "List the model families that trtk converts.",
+    "quantize": "Quantize a model into a TensorRT-LLM checkpoint.",
+    "build": "Quantize, compile and make a Triton repository.",
+    "serve": "Start Triton on what `build` made.",
+    "status": "Show the servers that trtk started.",
+    "logs": "Show a server's log.",
+    "stop": "Stop servers and leave nothing behind.",
+    "bench": "Load-test a server and write a report.",
+}
+
+DEBUG_VARIABLE = "TRTK_DEBUG"
+
+
+class Commands(click.Group):
+    """Load a command when it is named; turn a TrtkError into a message, a hint and an exit code; let bugs crash."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - Click's signature
+        """Return the commands in the order of the main job."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
+        """Import one command."""
+        if cmd_name not in COMMANDS:
+            return None
+        command: click.Command = getattr(importlib.import_module(f"toolkit.cli.{cmd_name}"), cmd_name)
+        return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Name the nearest command when there is none of that name."""
+        from toolkit.errors import UnknownName
+
+        name = args[0]
+        if name not in COMMANDS and not name.startswith("-"):
+            raise UnknownName("command", name, COMMANDS, command="trtk --help")
+        return super().resolve_command(ctx, args)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
+        """List the commands without importing them."""
+        with formatter.section("Commands"):
+            formatter.write_dl(list(COMMANDS.items()))
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run a command; errors end here."""
+        try:
+            return super().invoke(ctx)
+        except TrtkError as error:
+            if os.environ.get(DEBUG_VARIABLE):
+                raise
+            click.echo(f"Error: {error}", err=True)
+            if error.hint:
+                click.echo(f"Hint: {error.hint}", err=True)
+            ctx.exit(error.exit_code)
+        except KeyboardInterrupt:
+            click.echo("Interrupted.", err=True)
+            ctx.exit(130)
+
+
+def defaults_from_file() -> dict[str, Any]:
+    """Return trtk.toml of the working folder as Click's default_map: a table per command, option names with dashes."""
+    from pathlib import Path
+
+    path = Path("trtk.toml")
+    if not path.is_file():
+        return {}
+    if sys.version_info >= (3, 11):
+        import tomllib
+    else:
+        import tomli as tomllib
+    from toolkit.errors import UsageError
+
+    try:
+        document = tomllib.loads(path.read_text(encoding="utf-8"))
+    except tomllib.TOMLDecodeError as error:
+        raise UsageError(f"trtk.toml is not TOML: {error}.", hint="Mend it, or move it away.") from error
+    return {
+        table: {name.replace("-", "_"): value for name, value in options.items()}
+        for table, options in document.items()
+        if isinstance(options, dict)
+    }
+
+
+@click.group(cls=Commands, context_settings={"auto_envvar_prefix": "TRTK", "help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="trtk")
+@click.pass_context
+def main(ctx: click.Context) -> None:
+    """From Hugging Face weights to a measured, costed, running Triton service.
+
+    \b
+    trtk build meta-llama/Llama-3.1-8B-Instruct --gpu a4500 --quant int4
+    trtk serve
+    trtk bench
+    """
+    ctx.default_map = defaults_from_file()

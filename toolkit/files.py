@@ -1,0 +1,104 @@
+"""Files that appear whole or not at all: atomic writes, hashes, canonical JSON."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from toolkit.errors import MissingError
+
+CHUNK_BYTES = 1 << 22
+
+
+def canonical_json(document: Any) -> str:
+    """Return the one JSON text of a document: sorted keys, two spaces, a final newline."""
+    return json.dumps(document, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
+
+
+def sha256_text(text: str) -> str:
+    """Return the hex digest of a text in UTF-8."""
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def sha256_file(path: Path) -> str:
+    """Return the hex digest of a file's bytes, read in pieces."""
+    digest = hashlib.sha256()
+    with path.open("rb") as stream:
+        while piece := stream.read(CHUNK_BYTES):
+            digest.update(piece)
+    return digest.hexdigest()
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file by rename, so that a reader sees the old file or the new one."""
+    with written_whole(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def write_json(path: Path, document: Any) -> None:
+    """Write canonical JSON by rename."""
+    write_text(path, canonical_json(document))
+
+
+@contextlib.contextmanager
+def written_whole(path: Path) -> Iterator[Path]:
+    """Yield a temporary path beside PATH; on success it is flushed to disk and renamed, on any error removed."""
+    with disk_errors_named(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
+        os.close(handle)
+    temporary = Path(name)
+    try:
+        with disk_errors_named(path):
+            temporary.chmod(0o644)
+            yield temporary
+            with temporary.open("rb+") as stream:
+                os.fsync(stream.fileno())
+            temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def disk_errors_named(path: Path) -> Iterator[None]:
+    """Turn a full disk, a read-only folder and a missing permission into sentences that name the path."""
+    try:
+        yield
+    except OSError as error:
+        message = _DISK_ERRORS.get(error.errno or 0)
+        if message is None:
+            raise
+        raise MissingError(message[0].format(path=path), hint=message[1].format(path=path)) from error
+
+
+_DISK_ERRORS = {
+    errno.ENOSPC: ("The disk is full: {path} could not be written.", "Free space or give another folder with -o."),
+    errno.EDQUOT: ("The disk quota is used up: {path} could not be written.", "Give another folder with -o."),
+    errno.EFBIG: ("{path} would be larger than this file system or process allows.", "Check `ulimit -f`."),
+    errno.EROFS: ("{path} is on a read-only file system.", "Give another folder with -o."),
+    errno.EACCES: ("There is no permission to write {path}.", "Give another folder with -o."),
+}
+
+
+def free_bytes(path: Path) -> int:
+    """Return the free bytes of the file system that PATH is or would be on."""
+    existing = next(parent for parent in (path.absolute(), *path.absolute().parents) if parent.exists())
+    return shutil.disk_usage(existing).free
+
+
+def need_free_bytes(path: Path, needed: int, *, what: str) -> None:
+    """Raise MissingError before any work when the disk cannot hold what will be written."""
+    free = free_bytes(path)
+    if free < needed:
+        raise MissingError(
+            f"{what} needs {needed / 1e9:.2f} GB, but {path} has {free / 1e9:.2f} GB free.",
+            hint="Free space or give another folder with -o.",
+        )
