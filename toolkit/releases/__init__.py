@@ -1,0 +1,60 @@
+"""What is inside each Triton container release with TensorRT-LLM: one TOML file each."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import sys
+from pathlib import Path
+
+from toolkit.errors import UnknownName
+from toolkit.registry import by_name, pick
+from toolkit.specs import Release, from_json
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+FOLDER = Path(__file__).parent
+#: What a user may write for "the one that trtk recommends".
+AUTO = "auto"
+
+
+def read(path: Path) -> Release:
+    """Return the release that one TOML file describes; a key that Release does not have is an error."""
+    document = tomllib.loads(path.read_text(encoding="utf-8"))
+    unknown = document.keys() - {field.name for field in dataclasses.fields(Release)}
+    if unknown:
+        raise ValueError(f"{path} has keys that Release does not have: {', '.join(sorted(unknown))}")
+    if document.get("name") != path.stem:
+        raise ValueError(f"{path} must have the name {path.stem!r}, not {document.get('name')!r}")
+    return from_json(Release, document)
+
+
+@functools.cache
+def catalogue() -> tuple[Release, ...]:
+    """Return every release that trtk knows, newest first."""
+    return tuple(sorted((read(path) for path in FOLDER.glob("*.toml")), key=lambda release: release.name, reverse=True))
+
+
+def get(name: str) -> Release:
+    """Return a release by its tag (`26.07`), its image, or `auto` for the default."""
+    if name == AUTO:
+        return default()
+    table = by_name(catalogue(), lambda release: (release.name, release.image))
+    return pick(table, name, kind="release", command="trtk releases")
+
+
+def default() -> Release:
+    """Return the release that trtk builds for unless told otherwise."""
+    (only,) = (release for release in catalogue() if release.is_default)
+    return only
+
+
+def latest_with_flow(flow: str) -> Release:
+    """Return the newest release that can run FLOW."""
+    for release in catalogue():
+        if flow in release.flows:
+            return release
+    raise UnknownName("release flow", flow, {known for release in catalogue() for known in release.flows})
