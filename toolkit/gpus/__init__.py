@@ -19,7 +19,7 @@ else:
 
 FOLDER = Path(__file__).parent
 #: Words that nvidia-smi, shops and people put before the part of a name that tells cards apart.
-LEADING_WORDS = ("nvidia", "geforce", "tesla", "quadro", "rtx")
+LEADING_WORDS = ("nvidia", "geforce", "tesla", "quadro", "jetson", "rtx")
 
 
 def read(path: Path) -> GpuSpec:

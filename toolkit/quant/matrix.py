@@ -1,4 +1,4 @@
-"""Where each quantization runs: flow × algorithm × SM, read from support.toml."""
+"""Where each quantization runs, by flow, algorithm and SM: support.toml, read once."""
 
 from __future__ import annotations
 
@@ -91,6 +91,6 @@ def _row(table: Mapping[str, Any], name: str | None, *, kind: str) -> dict[str, 
 
 @functools.cache
 def _document() -> dict[str, Any]:
-    document = tomllib.loads(PATH.read_text(encoding="utf-8"))
+    document: dict[str, Any] = tomllib.loads(PATH.read_text(encoding="utf-8"))
     check(document)
     return document
