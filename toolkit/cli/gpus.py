@@ -66,7 +66,7 @@ def facts(gpu: GpuSpec) -> list[tuple[str, str]]:
         ("also called", ", ".join(gpu.aliases)),
         ("compute capability", gpu.compute_capability and f"{gpu.compute_capability} (sm_{gpu.sm})"),
         ("memory", f"{gpu.memory_gib:g} GiB {gpu.memory_type}" if gpu.memory_gib else gpu.memory_type),
-        ("usable memory", gpu.memory_usable_mib and f"{gpu.memory_usable_mib} MiB ({how})" or ""),
+        ("usable memory", f"{gpu.memory_usable_mib} MiB ({how})" if gpu.memory_usable_mib else ""),
         ("bandwidth", _measure(gpu.bandwidth_gb_per_s, "GB/s")),
         ("dense tensor TFLOPS", rates),
         ("NVLink", _measure(gpu.nvlink_gb_per_s, "GB/s, both directions") or ("" if gpu.is_cpu else "none")),
