@@ -277,6 +277,9 @@ class LoadProfile:
     prompts: tuple[str, ...] = ()  # empty: made from the seed
     timeout_s: float = 120.0
     seed: int = 0
+    arrival: str = "closed"  # the load shape
+    slos: tuple[str, ...] = ()  # ttft=500ms@p95
+    price: str | None = None  # 0.35EUR/h
 
 
 @dataclass(frozen=True, kw_only=True)
