@@ -1,0 +1,69 @@
+"""The load tester: `run` is the only clock and network, `summarise` is pure, `write` makes the report's files."""
+
+from __future__ import annotations
+
+import asyncio
+from urllib.parse import urlsplit
+
+from toolkit import registry
+from toolkit.bench import client
+from toolkit.bench.environment import collect as environment
+from toolkit.bench.report import write
+from toolkit.bench.run import Run, Snapshot, Watch, unwatched
+from toolkit.bench.session import Arrival, Protocol
+from toolkit.bench.summary import summarise
+from toolkit.errors import UsageError
+from toolkit.specs import LoadProfile, Progress, no_progress
+
+__all__ = ["Run", "Snapshot", "Watch", "arrivals", "environment", "protocols", "run", "summarise", "write"]
+
+
+def protocols() -> dict[str, Protocol]:
+    """Return the protocols by URL scheme."""
+    return registry.by_name(
+        registry.entries_in("toolkit.bench.protocols", "PROTOCOL", Protocol), lambda entry: entry.schemes
+    )
+
+
+def arrivals() -> dict[str, Arrival]:
+    """Return the load shapes by name."""
+    return registry.by_name(
+        registry.entries_in("toolkit.bench.arrivals", "ARRIVAL", Arrival), lambda entry: (entry.name,)
+    )
+
+
+def run(profile: LoadProfile, *, on_progress: Progress = no_progress, watch: Watch = unwatched) -> Run:
+    """Send the load and return what happened; raise ServerError when there is no server to begin with."""
+    check(profile)
+    url = urlsplit(profile.url)
+    protocol = registry.pick(protocols(), url.scheme, kind="protocol")
+    arrival = registry.pick(arrivals(), profile.arrival, kind="load shape")
+    return asyncio.run(_connected(profile, protocol, arrival, report=on_progress, watch=watch))
+
+
+async def _connected(
+    profile: LoadProfile, protocol: Protocol, arrival: Arrival, *, report: Progress, watch: Watch
+) -> Run:
+    session = await protocol.connect(profile)
+    try:
+        return await client.measured(profile, session, arrival, report=report, watch=watch)
+    finally:
+        await session.close()
+
+
+def check(profile: LoadProfile) -> None:
+    """Refuse a profile that says nothing or twice."""
+    if (profile.requests is None) == (profile.duration_s is None):
+        raise UsageError(
+            "A load test stops after a number of requests or after a duration.", hint="Give one of the two."
+        )
+    if not _is_address(profile.url):
+        raise UsageError(f"{profile.url!r} is not a URL.", hint="Write --url grpc://localhost:8001.")
+
+
+def _is_address(text: str) -> bool:
+    try:
+        url = urlsplit(text)
+        return bool(url.hostname) and url.port != 0
+    except ValueError:
+        return False

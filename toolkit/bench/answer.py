@@ -1,0 +1,61 @@
+"""One answer as it streams in: the hot path of the client, so it stores and computes later."""
+
+from __future__ import annotations
+
+import itertools
+
+
+class SendFailed(Exception):
+    """A request that did not get its whole answer; `kind` is what errors are counted by."""
+
+    def __init__(self, kind: str, message: str) -> None:
+        super().__init__(message)
+        self.kind = kind
+
+
+class Answer:
+    """Times are readings of the client's monotonic clock."""
+
+    __slots__ = ("chunks", "counts", "counts_at_first_text", "end", "first", "input_tokens", "last", "sent")
+
+    def __init__(self) -> None:
+        self.sent: float | None = None
+        self.first: float | None = None
+        self.last: float | None = None
+        self.end: float | None = None
+        self.chunks = 0
+        self.counts: list[int] = []
+        self.counts_at_first_text = 0
+        self.input_tokens: int | None = None
+
+    def add(self, now: float, *, has_text: bool, count: int | None) -> None:
+        """Take one response that arrived at NOW, with the server's own token count where it sends one."""
+        if count is not None:
+            self.counts.append(count)
+        if has_text:
+            self.chunks += 1
+            self.last = now
+            if self.first is None:
+                self.first = now
+                self.counts_at_first_text = len(self.counts)
+
+    def tokens(self, asked: int) -> tuple[int, int, str]:
+        """Return (output tokens, tokens up to and in the first text, where the number comes from)."""
+        if not self.counts:
+            return self.chunks, min(self.chunks, 1), "chunks"
+        counts, first = self.counts, self.counts_at_first_text
+        if is_cumulative(counts, asked):
+            return counts[-1], counts[first - 1] if first else min(counts[-1], 1), "server"
+        return sum(counts), sum(counts[:first]) if first else min(sum(counts), 1), "server"
+
+
+def is_cumulative(counts: list[int], asked: int) -> bool:
+    """Tell running totals from per-response counts: totals never fall, mostly rise, or add up to more than was asked.
+
+    >>> is_cumulative([1, 2, 3, 3], 64), is_cumulative([4, 4, 4, 4], 16), is_cumulative([4, 4], 4)
+    (True, False, True)
+    """
+    steps = list(itertools.pairwise(counts))
+    if any(later < earlier for earlier, later in steps):
+        return False
+    return sum(counts) > asked or 2 * sum(later > earlier for earlier, later in steps) > len(steps)

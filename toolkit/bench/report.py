@@ -1,0 +1,70 @@
+"""The report's files: requests.jsonl, report.html, and report.json last."""
+
+from __future__ import annotations
+
+import json
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from toolkit import files, templating
+from toolkit.specs import BenchReport, to_json
+
+HEADLINES = (
+    ("output_token_throughput_tps", "output tokens/s", 1),
+    ("request_throughput_rps", "requests/s", 2),
+    ("ttft_ms", "TTFT p50, ms", 1),
+    ("itl_ms", "ITL p50, ms", 2),
+    ("e2e_latency_ms", "end to end p50, ms", 0),
+)
+LATENCY_ROWS = (
+    ("ttft_ms", "Time to first token"),
+    ("itl_ms", "Inter-token latency"),
+    ("tpot_ms", "Time per output token"),
+    ("e2e_latency_ms", "End to end"),
+    ("send_lag_ms", "Send lag of the client"),
+)
+STATISTICS = ("mean", "min", "p50", "p90", "p95", "p99", "max", "std")
+
+
+def write(report: BenchReport, folder: Path) -> Path:
+    """Write the three files, each by rename, and return the path of the page."""
+    rows = (json.dumps(to_json(record), ensure_ascii=False) for record in report.records)
+    files.write_text(folder / "requests.jsonl", "".join(row + "\n" for row in rows))
+    files.write_text(folder / "report.html", html(report))
+    files.write_json(folder / "report.json", report.document)
+    return folder / "report.html"
+
+
+def html(report: BenchReport) -> str:
+    """Return the self-contained page."""
+    has_plots = find_spec("matplotlib") is not None
+    values = {
+        "report": report.document,
+        "headlines": [_headline(report.document, *headline) for headline in HEADLINES],
+        "latency_rows": LATENCY_ROWS,
+        "statistics": STATISTICS,
+        "plots": _plots(report) if has_plots else [],
+        "has_plots": has_plots,
+        "load": load_said(report.document["profile"]),
+    }
+    return templating.render("report/report.html.j2", values)
+
+
+def load_said(profile: dict[str, Any]) -> str:
+    """Return the load in a line."""
+    amount = f"{profile['duration_s']:g} s" if profile["requests"] is None else f"{profile['requests']} requests"
+    prompts = f"{profile['prompts']} given prompts" if profile["prompts"] else f"about {profile['isl']} tokens in"
+    way = "streaming" if profile["is_streaming"] else "not streaming"
+    return f"{amount}, {profile['concurrency']} in flight, {prompts}, {profile['osl']} tokens out, {way}"
+
+
+def _headline(document: Any, key: str, label: str, digits: int) -> tuple[str, str]:
+    value = document[key]["p50"] if isinstance(document[key], dict) else document[key]
+    return label, "-" if value is None else f"{value:,.{digits}f}"
+
+
+def _plots(report: BenchReport) -> list[Any]:
+    from toolkit.bench import plots
+
+    return list(plots.draw(report.records, duration_s=report.document["duration_s"]))

@@ -1,0 +1,82 @@
+"""Service level objectives: `ttft=500ms@p95` read, and judged with failed requests counted as bad."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from toolkit.bench.latency import LATENCIES, percentile
+from toolkit.errors import UsageError
+from toolkit.specs import RequestRecord
+
+PATTERN = re.compile(r"(ttft|itl|tpot|e2e)\s*=\s*([0-9]*\.?[0-9]+)\s*(ms|s)\s*(?:@\s*p([0-9]{1,2}(?:\.[0-9]+)?))?")
+METRICS = {"ttft": "ttft_ms", "itl": "itl_ms", "tpot": "tpot_ms", "e2e": "e2e_latency_ms"}
+DEFAULT_PERCENTILE = 95.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Slo:
+    """At least `percentile` percent of the requests stay at or under the target."""
+
+    name: str
+    target_ms: float
+    percentile: float
+
+    def is_met_by(self, record: RequestRecord) -> bool:
+        """Whether one request is good; an answer of one token has no gaps that could be too long."""
+        if record.outcome != "ok":
+            return False
+        value = LATENCIES[METRICS[self.name]](record)
+        return value is None or value <= self.target_ms
+
+
+def parse(text: str) -> Slo:
+    """Read one objective.
+
+    >>> parse("e2e=1.5s@p99")
+    Slo(name='e2e', target_ms=1500.0, percentile=99.0)
+    """
+    found = PATTERN.fullmatch(text.strip().lower())
+    if found is None:
+        raise UsageError(
+            f"{text!r} is not an objective.",
+            hint="Write --slo ttft=500ms@p95, with ttft, itl, tpot or e2e and ms or s.",
+        )
+    name, number, unit, share = found.groups()
+    return Slo(
+        name=name,
+        target_ms=float(number) * (1000 if unit == "s" else 1),
+        percentile=float(share) if share else DEFAULT_PERCENTILE,
+    )
+
+
+def verdicts(objectives: Sequence[Slo], records: Sequence[RequestRecord]) -> list[dict[str, Any]]:
+    """Judge each objective over the requests that were not cancelled."""
+    ended = [record for record in records if record.outcome != "cancelled"]
+    return [_verdict(objective, ended) for objective in objectives]
+
+
+def good_requests(objectives: Sequence[Slo], records: Sequence[RequestRecord]) -> int:
+    """Count the requests that meet every objective."""
+    return sum(all(objective.is_met_by(record) for objective in objectives) for record in records)
+
+
+def _verdict(objective: Slo, ended: Sequence[RequestRecord]) -> dict[str, Any]:
+    good = sum(objective.is_met_by(record) for record in ended)
+    latency = LATENCIES[METRICS[objective.name]]
+    values = sorted(
+        value for record in ended if (value := latency(record) if record.outcome == "ok" else math.inf) is not None
+    )
+    measured = percentile(values, objective.percentile) if values else math.inf
+    share = good / len(ended) if ended else 0.0
+    return {
+        "name": objective.name,
+        "target_ms": objective.target_ms,
+        "percentile": objective.percentile,
+        "measured_ms": measured if math.isfinite(measured) else None,
+        "attained_share": share,
+        "verdict": "met" if 100 * share >= objective.percentile - 1e-9 else "missed",
+    }

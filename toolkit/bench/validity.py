@@ -1,0 +1,83 @@
+"""When numbers should not be believed, and the sentence that says why."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from toolkit.bench.run import Run
+
+MAX_SEND_LAG_P99_MS = 50.0
+LITTLES_LAW_TOLERANCE = 0.05
+BUSY_CLIENT_SHARE = 0.9
+
+
+def invalid_because(run: Run, lag: Mapping[str, float | None]) -> list[str]:
+    """Return the reasons that make a run invalid."""
+    failed = [record for record in run.records if record.outcome == "failed"]
+    reasons = []
+    if run.stop_reason:
+        reasons.append(run.stop_reason)
+    if run.is_interrupted:
+        reasons.append(f"The run was interrupted after {run.duration_s:.1f} s.")
+    if failed:
+        reasons.append(f"{len(failed)} of {len(run.records)} requests failed, the first with: {failed[0].message}")
+    if (lag["p99"] or 0) > MAX_SEND_LAG_P99_MS:
+        reasons.append(
+            f"The client sent late: p99 of the send lag is {lag['p99']:.0f} ms, over {MAX_SEND_LAG_P99_MS:.0f} ms."
+        )
+    if all(record.outcome != "ok" for record in run.records):
+        reasons.append("No request succeeded.")
+    return reasons
+
+
+def doubts(run: Run, document: Mapping[str, Any]) -> list[str]:
+    """Return what the reader should know about numbers that are valid."""
+    found = (
+        _early_ends(run),
+        _uncounted_output(document),
+        _uncounted_input(run),
+        _littles_law(run),
+        _busy_client(document),
+    )
+    return [sentence for sentence in found if sentence]
+
+
+def _early_ends(run: Run) -> str | None:
+    counts = [record.output_tokens for record in run.records if record.outcome == "ok"]
+    other = [count for count in counts if count != run.profile.osl]
+    if not (run.profile.is_eos_ignored and other):
+        return None
+    mean = sum(counts) / len(counts)
+    return (
+        f"{len(other)} of {len(counts)} answers are not {run.profile.osl} tokens long as asked; the mean is {mean:.1f}."
+    )
+
+
+def _uncounted_output(document: Mapping[str, Any]) -> str | None:
+    if document["token_count_source"] == "server":
+        return None
+    return "The server does not count output tokens: every response with text counts as one token."
+
+
+def _uncounted_input(run: Run) -> str | None:
+    if run.is_input_counted:
+        return None
+    return "The server does not count input tokens: they are what was asked for, not what was tokenized."
+
+
+def _littles_law(run: Run) -> str | None:
+    from_records = sum(record.end_s - record.sent_s for record in run.records) / run.duration_s
+    if abs(from_records - run.mean_in_flight) <= LITTLES_LAW_TOLERANCE * max(run.mean_in_flight, from_records):
+        return None
+    return (
+        f"Little's law does not hold: throughput x latency is {from_records:.2f} requests, "
+        f"but {run.mean_in_flight:.2f} were in flight."
+    )
+
+
+def _busy_client(document: Mapping[str, Any]) -> str | None:
+    share = document["client"]["cpu_share"]
+    if share <= BUSY_CLIENT_SHARE:
+        return None
+    return f"The load tester used {share:.0%} of a core: it may be what limits the throughput."

@@ -1,0 +1,238 @@
+"""`trtk bench`: load-test a server and write a report."""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import importlib.util
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from toolkit.cli import output
+
+if TYPE_CHECKING:
+    from toolkit.bench import Run, Snapshot
+    from toolkit.specs import BenchReport, LoadProfile
+
+PLAIN_LINE_EVERY_S = 5.0
+DEFAULT_REQUESTS_PER_SLOT = 10
+LATENCIES = (
+    ("ttft_ms", "TTFT"),
+    ("itl_ms", "ITL"),
+    ("tpot_ms", "TPOT"),
+    ("e2e_latency_ms", "end to end"),
+    ("send_lag_ms", "send lag"),
+)
+
+
+@click.command(
+    epilog=output.examples(
+        "trtk bench --concurrency 16 --requests 160 --isl 128 --osl 64",
+        "trtk bench --url http://localhost:8000 --duration 30 --slo ttft=500ms@p95 --slo itl=50ms",
+    )
+)
+@click.option("--url", help="grpc://host:port or http://host:port; default: the server that `trtk serve` started.")
+@click.option("--model", default="ensemble", show_default=True, help="The model's name on the server.")
+@click.option("--concurrency", type=click.IntRange(1), default=8, show_default=True, help="Requests in flight.")
+@click.option("--requests", type=click.IntRange(1), help="Stop after so many; default: ten for each in flight.")
+@click.option("--duration", type=click.FloatRange(0, min_open=True), help="Send for so many seconds instead.")
+@click.option("--isl", type=click.IntRange(1), default=128, show_default=True, help="Input tokens, about.")
+@click.option("--osl", type=click.IntRange(1), default=64, show_default=True, help="Output tokens.")
+@click.option("--warmup", type=click.IntRange(0), help="Requests before measuring; default: one for each in flight.")
+@click.option(
+    "--prompts", type=click.Path(dir_okay=False, path_type=Path), help='One a line, or {"prompt": ...} a line.'
+)
+@click.option("--no-stream", is_flag=True, help="Ask for whole answers.")
+@click.option("--keep-eos", is_flag=True, help="Let answers end early instead of forcing --osl tokens.")
+@click.option("--timeout", type=click.FloatRange(0, min_open=True), default=120.0, show_default=True, help="Seconds.")
+@click.option("--seed", type=int, default=0, show_default=True, help="The same seed sends the same prompts.")
+@click.option("--slo", "slos", multiple=True, help="ttft=500ms@p95; also itl, tpot, e2e. Exit 7 when missed.")
+@click.option("--price", help="What the server costs: 0.35EUR/h.")
+@click.option("-o", "--output", "folder", type=click.Path(file_okay=False, path_type=Path), help="The report's folder.")
+@output.json_option
+@click.pass_context
+def bench(ctx: click.Context, /, as_json: bool, folder: Path | None, **options: Any) -> None:
+    """Load-test a server and write a report."""
+    from toolkit import bench as load_tester
+
+    profile = profile_from(options)
+    with shown_live() as watch:
+        run = load_tester.run(profile, watch=watch)
+    if not run.records:
+        raise KeyboardInterrupt
+    report = load_tester.summarise(run, load_tester.environment())
+    page = load_tester.write(report, folder or default_folder(profile))
+    if as_json:
+        output.document(report.document)
+    else:
+        show(report.document, page)
+    end(ctx, run, report)
+
+
+def profile_from(options: Mapping[str, Any]) -> LoadProfile:
+    """Turn the options into a profile; refuse what cannot be meant before anything is sent."""
+    from toolkit.bench import price, prompts, slo
+    from toolkit.errors import UsageError
+    from toolkit.specs import LoadProfile
+
+    if options["requests"] and options["duration"]:
+        raise UsageError("--requests and --duration exclude each other.", hint="Give one of the two.")
+    for text in options["slos"]:
+        slo.parse(text)
+    if options["price"]:
+        price.parse(options["price"])
+    concurrency, requests = options["concurrency"], options["requests"]
+    if not requests and not options["duration"]:
+        requests = DEFAULT_REQUESTS_PER_SLOT * concurrency
+    return LoadProfile(
+        url=options["url"] or url_of_running_server(),
+        model=options["model"],
+        concurrency=concurrency,
+        requests=requests,
+        duration_s=options["duration"],
+        isl=options["isl"],
+        osl=options["osl"],
+        is_streaming=not options["no_stream"],
+        is_eos_ignored=not options["keep_eos"],
+        warmup_requests=concurrency if options["warmup"] is None else options["warmup"],
+        prompts=prompts.read(options["prompts"]) if options["prompts"] else (),
+        timeout_s=options["timeout"],
+        seed=options["seed"],
+        slos=options["slos"],
+        price=options["price"],
+    )
+
+
+def url_of_running_server() -> str:
+    """Return the address of the server that trtk started; gRPC where it is installed."""
+    from toolkit import serve
+    from toolkit.errors import MissingError, UsageError
+
+    ready = [status.endpoint for status in serve.running() if status.state == "ready"]
+    if not ready:
+        raise MissingError(
+            "No server is running here.", hint="Start one with `trtk serve ENGINE --detach`, or give --url."
+        )
+    if len(ready) > 1:
+        names = ", ".join(f"{endpoint.name} (grpc://{endpoint.grpc_url})" for endpoint in ready)
+        raise UsageError(f"{len(ready)} servers are running: {names}.", hint="Choose one with --url.")
+    has_grpc = importlib.util.find_spec("grpc") and importlib.util.find_spec("tritonclient")
+    return f"grpc://{ready[0].grpc_url}" if has_grpc else ready[0].http_url
+
+
+def default_folder(profile: LoadProfile) -> Path:
+    """Return a folder that says what was measured and when."""
+    from toolkit import workspace
+
+    now = datetime.datetime.now().astimezone()
+    return workspace.reports_dir() / f"{workspace.slug(profile.model)}-c{profile.concurrency}-{now:%Y%m%d-%H%M%S}"
+
+
+def end(ctx: click.Context, run: Run, report: BenchReport) -> None:
+    """Say in the exit code how the run ended; the report is written by now."""
+    from toolkit.errors import GateError, ServerError
+
+    if run.is_interrupted:
+        output.note("Interrupted: the report has what was measured until then.")
+        ctx.exit(130)
+    if run.stop_reason:
+        raise ServerError(run.stop_reason, hint="See `trtk status` and `trtk logs`.")
+    if not report.document["requests"]["ok"]:
+        raise ServerError(report.document["warnings"][0], hint="See `trtk logs`.")
+    missed = [row for row in report.document["slo"] if row["verdict"] == "missed"]
+    if missed:
+        said = "; ".join(
+            f"{row['name']} is {_measured(row)} at p{row['percentile']:g}, the target is {row['target_ms']:g} ms"
+            for row in missed
+        )
+        raise GateError(f"An objective was missed: {said}.", hint="Try a lower --concurrency.")
+
+
+def show(document: Mapping[str, Any], page: Path) -> None:
+    """Print the result in 80 columns."""
+    columns = ("ms", "mean", "p50", "p90", "p95", "p99", "max")
+    rows = [[label, *(_number(document[key][name], 2) for name in columns[1:])] for key, label in LATENCIES]
+    output.table(f"{document['profile']['model']} at {document['profile']['url']}", columns, rows, right=columns[1:])
+    requests = document["requests"]
+    facts = [
+        ("output tokens/s", _number(document["output_token_throughput_tps"], 1)),
+        ("requests/s", _number(document["request_throughput_rps"], 2)),
+        ("requests", f"{requests['ok']} ok, {requests['failed']} failed, {requests['cancelled']} cancelled"),
+        ("tokens", f"{document['input_tokens']:,} in, {document['output_tokens']:,} out"),
+        ("counted by", {"server": "the server", "chunks": "the responses with text"}[document["token_count_source"]]),
+    ]
+    facts += [(f"failed: {kind}", str(count)) for kind, count in document["errors"].items()]
+    if document["goodput_rps"] is not None:
+        facts.append(("goodput, requests/s", _number(document["goodput_rps"], 2)))
+    if cost := document["cost"]:
+        facts.append((f"{cost['currency']} per M output tokens", _number(cost["per_million_output_tokens"], 3)))
+    for name, value in facts:
+        output.text(f"{name:<26} {value}")
+    for row in document["slo"]:
+        objective = f"{row['name']} at p{row['percentile']:g}"
+        output.text(f"{objective:<26} {_measured(row)} of {row['target_ms']:g} ms: {row['verdict']}")
+    for warning in document["warnings"]:
+        output.warn(warning)
+    output.text(f"{'report':<26} {page}")
+
+
+def _measured(row: Mapping[str, Any]) -> str:
+    """Say an objective's percentile; it has no end where that share of requests failed."""
+    return "endless" if row["measured_ms"] is None else f"{row['measured_ms']:,.1f} ms"
+
+
+def _number(value: float | None, digits: int) -> str:
+    return "-" if value is None else f"{value:,.{digits}f}"
+
+
+@contextlib.contextmanager
+def shown_live() -> Iterator[Callable[[Snapshot], None]]:
+    """Show the run as it goes: a live display on a terminal, a line every few seconds elsewhere."""
+    if not sys.stderr.isatty():
+        yield _plain_lines()
+        return
+    from rich.live import Live
+
+    with Live(console=output.console(error=True), transient=True, auto_refresh=False) as live:
+        yield lambda seen: live.update(_panel(seen), refresh=True)
+
+
+def _plain_lines() -> Callable[[Snapshot], None]:
+    said_at, started_at = 0.0, time.monotonic()
+
+    def say(seen: Snapshot) -> None:
+        nonlocal said_at
+        if time.monotonic() - max(said_at, started_at) >= PLAIN_LINE_EVERY_S:
+            said_at = time.monotonic()
+            output.note(f"{seen.step}: " + ", ".join(f"{name} {value}" for name, value in _facts(seen)))
+
+    return say
+
+
+def _facts(seen: Snapshot) -> list[tuple[str, str]]:
+    return [
+        ("done", str(seen.completed)),
+        ("in flight", str(seen.in_flight)),
+        ("tokens/s", _number(seen.output_tokens / max(seen.elapsed_s, 1e-9), 0)),
+        ("TTFT p50", "-" if seen.ttft_p50_ms is None else f"{seen.ttft_p50_ms:,.0f} ms"),
+        ("failed", str(seen.failed)),
+        ("left", "-" if seen.left_s is None else f"{seen.left_s:.0f} s"),
+    ]
+
+
+def _panel(seen: Snapshot) -> Any:
+    from rich.console import Group
+    from rich.progress_bar import ProgressBar
+    from rich.table import Table
+
+    grid = Table.grid(padding=(0, 3))
+    facts = _facts(seen)
+    grid.add_row(*(f"[dim]{name}[/dim]" for name, _ in facts))
+    grid.add_row(*(f"[bold]{value}[/bold]" for _, value in facts))
+    bar = ProgressBar(total=max(seen.total, 1e-9), completed=seen.done, width=60)
+    return Group(f"[bold]{seen.step}[/bold]", bar, grid)
