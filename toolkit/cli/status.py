@@ -1,0 +1,53 @@
+"""`trtk status`: the servers that trtk started."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from toolkit.cli import output
+from toolkit.specs import to_json
+
+if TYPE_CHECKING:
+    from toolkit.serve import ServerStatus
+
+
+@click.command(epilog=output.examples("trtk status", "trtk status --json"))
+@output.json_option
+def status(as_json: bool) -> None:
+    """Show the servers that trtk started, and how they are now."""
+    from toolkit.serve import running
+
+    found = running()
+    if as_json:
+        output.document({"servers": [to_json(one) for one in found]})
+    elif not found:
+        output.text("No server is running. `trtk serve` starts one.")
+    for one in () if as_json else found:
+        output.text(card(one))
+
+
+def card(one: ServerStatus) -> str:
+    """Return a server's lines."""
+    end = one.endpoint
+    if one.state == "dead":
+        return (
+            f"{end.name}: dead (was pid {end.pid}, started {end.started_at})\n"
+            f"  log   {end.log_path}\n  `trtk stop {end.name}` cleans up after it."
+        )
+    models = ", ".join(one.models) or "-"
+    return (
+        f"{end.name}: {one.state}, pid {end.pid}, up {duration(one.uptime_s)}\n"
+        f"  HTTP {end.http_url}  gRPC {end.grpc_url}\n  models {models}\n  log {end.log_path}"
+    )
+
+
+def duration(seconds: float) -> str:
+    """Return seconds as `42 s`, `3 min 5 s` or `2 h 10 min`."""
+    whole = int(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s"
+    return f"{whole // 3600} h {whole % 3600 // 60} min"

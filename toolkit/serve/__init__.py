@@ -1,0 +1,18 @@
+"""Serve a Triton model repository: start, watch, stop, and leave nothing behind."""
+
+from toolkit.serve.starting import died, models_in, start
+from toolkit.serve.status import ServerStatus, is_running, log_path, only_name, running
+from toolkit.serve.stopping import Stopped, stop
+
+__all__ = [
+    "ServerStatus",
+    "Stopped",
+    "died",
+    "is_running",
+    "log_path",
+    "models_in",
+    "only_name",
+    "running",
+    "start",
+    "stop",
+]

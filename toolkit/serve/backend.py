@@ -1,0 +1,49 @@
+"""What a serving backend is: a way to turn a ServeSpec into a command that runs Triton."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from toolkit import registry
+from toolkit.specs import ServeSpec
+
+#: The environment variable that every process of a server carries; its value is the server's id.
+MARKER = "TRTK_SERVER_ID"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Launch:
+    """A server's command line and what it adds to the environment."""
+
+    argv: tuple[str, ...]
+    environment: Mapping[str, str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Backend:
+    """One way to run Triton: `prepare` makes what it needs on disk, `launch` only says the command."""
+
+    name: str
+    title: str
+    prepare: Callable[[], None]
+    launch: Callable[[ServeSpec, str], Launch]
+    check: Callable[[ServeSpec], None]
+
+
+def pick(name: str) -> Backend:
+    """Return a backend by name; `auto` is the embedded one."""
+    table = registry.by_name(
+        registry.entries_in("toolkit.serve.backends", "BACKEND", Backend), lambda backend: [backend.name]
+    )
+    return registry.pick(table, "embedded" if name == "auto" else name, kind="serving backend")
+
+
+def shm_prefix(server_id: str) -> str:
+    """Return how the names of a server's regions in /dev/shm begin."""
+    return f"trtk_{server_id}_"
+
+
+def triton_id(server_id: str) -> str:
+    """Return the name that a server gives itself at /v2, so that nobody else's answer is taken for its own."""
+    return f"trtk-{server_id}"

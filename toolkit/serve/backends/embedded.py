@@ -1,0 +1,174 @@
+"""The real tritonserver of the nvidia-pytriton wheel, on this machine's CPU: for development, tests and rehearsal."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import importlib.util
+import ipaddress
+import os
+import platform
+import shutil
+import sys
+import sysconfig
+import tempfile
+from pathlib import Path
+
+from toolkit import files, workspace
+from toolkit.errors import MissingError, UsageError
+from toolkit.serve.backend import MARKER, Backend, Launch, shm_prefix, triton_id
+from toolkit.specs import ServeSpec
+
+WHEEL = "nvidia-pytriton"
+INSTALL_HINT = "Install it with `pip install 'trtk[cpu]'`."
+PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
+#: Importing an inference library and compiling a model happen before a stub answers; Triton's own 30 s is too short.
+STUB_TIMEOUT_S = 900
+#: Reached by anyone on this machine in 2.51 otherwise: they can map memory and write files (CVE-2025-23319 and kin).
+CLOSED_APIS = "shared-memory,trace,logging"
+
+
+def launch(spec: ServeSpec, server_id: str) -> Launch:
+    """Say the command line and the environment; nothing is written."""
+    root = _server_root()
+    python_dir = str(Path(sys.executable).parent)
+    libraries = [str(folder) for folder in _libpython_dirs()] + _split(os.environ.get("LD_LIBRARY_PATH"))
+    environment = {
+        MARKER: server_id,
+        # The stub embeds the first `python3` of PATH; that makes it run in this virtual environment.
+        "PATH": os.pathsep.join([python_dir, *_split(os.environ.get("PATH"))]),
+        "LD_LIBRARY_PATH": os.pathsep.join(libraries),
+        "PYTHONDONTWRITEBYTECODE": "1",  # a model repository stays as it was built
+        "PYTHONUNBUFFERED": "1",
+    }
+    return Launch(argv=(str(root / "bin" / "tritonserver"), *_flags(spec, server_id)), environment=environment)
+
+
+def _flags(spec: ServeSpec, server_id: str) -> list[str]:
+    return [
+        f"--id={triton_id(server_id)}",
+        f"--model-repository={spec.repository}",
+        "--model-control-mode=none",
+        "--strict-readiness=true",
+        "--exit-on-error=true",
+        "--disable-auto-complete-config",
+        f"--exit-timeout-secs={max(1, round(spec.exit_timeout_s))}",
+        "--model-load-thread-count=2",
+        f"--http-address={spec.host}",
+        f"--http-port={spec.http_port}",
+        "--http-thread-count=4",
+        f"--http-restricted-api={CLOSED_APIS}:closed={server_id}",
+        f"--grpc-address={spec.host}",
+        f"--grpc-port={spec.grpc_port}",
+        f"--grpc-restricted-protocol={CLOSED_APIS}:closed={server_id}",
+        f"--metrics-address={spec.host}",
+        f"--metrics-port={spec.metrics_port}",
+        "--allow-gpu-metrics=false",
+        "--allow-sagemaker=false",
+        "--allow-vertex-ai=false",
+        "--pinned-memory-pool-byte-size=0",
+        "--log-format=ISO8601",
+        "--trace-config=level=OFF",
+        f"--backend-directory={_backend_root()}",
+        f"--backend-config=python,stub-timeout-seconds={STUB_TIMEOUT_S}",
+        f"--backend-config=python,shm-region-prefix-name={shm_prefix(server_id)}",
+    ]
+
+
+def check(spec: ServeSpec) -> None:
+    """Refuse what this backend must not do: be reached from other machines."""
+    try:
+        is_loopback = spec.host == "localhost" or ipaddress.ip_address(spec.host).is_loopback
+    except ValueError:
+        is_loopback = False
+    if not is_loopback:
+        raise UsageError(
+            f"The embedded Triton 2.51 listens on loopback only, not on {spec.host}: it is older than the security "
+            "floor (26.07).",
+            hint="Leave --host out, and reach it from elsewhere through an SSH tunnel: ssh -L "
+            f"{spec.http_port}:127.0.0.1:{spec.http_port} THIS_MACHINE",
+        )
+
+
+def prepare() -> None:
+    """Make the backend directory in the cache: Triton wants a stub of the running Python beside its library."""
+    root = _server_root()
+    stub = root / "python_backend_stubs" / PYTHON / "triton_python_backend_stub"
+    if not stub.is_file():
+        raise MissingError(f"{WHEEL} has no Python backend for Python {PYTHON}.", hint="Use Python 3.10, 3.11 or 3.12.")
+    target = _prepared_dir()
+    if not target.is_dir():
+        _make_whole(target, root, stub)
+    _need_stub_runs(_backend_root() / "python" / stub.name)
+
+
+def _make_whole(target: Path, root: Path, stub: Path) -> None:
+    with files.disk_errors_named(target):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+        try:
+            python = temporary / "pytriton" / "tritonserver" / "backends" / "python"
+            python.mkdir(parents=True)
+            for name in ("libtriton_python.so", "triton_python_backend_utils.py"):
+                shutil.copyfile(root / "backends" / "python" / name, python / name)
+            shutil.copyfile(stub, python / stub.name)
+            (python / stub.name).chmod(0o755)
+            # The libraries' RPATH is $ORIGIN/../../../../nvidia_pytriton.libs: the same depth as in the wheel.
+            (temporary / "nvidia_pytriton.libs").symlink_to(root.parents[1] / "nvidia_pytriton.libs")
+            temporary.chmod(0o755)
+            temporary.rename(target)
+        except OSError:
+            if not target.is_dir():  # else another start was faster, with the same content
+                raise
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _need_stub_runs(stub: Path) -> None:
+    import subprocess
+
+    environment = {**os.environ, "LD_LIBRARY_PATH": os.pathsep.join(str(folder) for folder in _libpython_dirs())}
+    done = subprocess.run([str(stub)], env=environment, check=False, capture_output=True, text=True)
+    if "error while loading shared libraries" in done.stderr:
+        library = done.stderr.split("shared libraries:")[1].split(":")[0].strip()
+        raise MissingError(
+            f"Triton's Python backend needs {library}, which is not on this machine.",
+            hint=f"On Debian and Ubuntu: apt-get install libpython{PYTHON}; elsewhere use a Python built with "
+            "--enable-shared.",
+        )
+
+
+def _server_root() -> Path:
+    found = importlib.util.find_spec("pytriton")
+    root = Path(found.origin).parent / "tritonserver" if found and found.origin else None
+    if root and os.access(root / "bin" / "tritonserver", os.X_OK):
+        return root
+    machine = f"{platform.system()} on {platform.machine()}"
+    if sys.platform != "linux" or platform.machine() not in {"x86_64", "aarch64"}:
+        raise MissingError(
+            f"The embedded tritonserver is made for Linux on x86-64 and arm64, not for {machine}.",
+            hint="Use a Linux machine or a Linux virtual machine.",
+        )
+    raise MissingError(f"The embedded tritonserver (the wheel {WHEEL}) is not installed.", hint=INSTALL_HINT)
+
+
+def _prepared_dir() -> Path:
+    # The path is part of the key, because the libraries stay where the wheel is.
+    where = files.sha256_text(str(_server_root()))[:8]
+    return (workspace.cache_dir() / "triton" / f"{importlib.metadata.version(WHEEL)}-py{PYTHON}-{where}").absolute()
+
+
+def _backend_root() -> Path:
+    return _prepared_dir() / "pytriton" / "tritonserver" / "backends"
+
+
+def _libpython_dirs() -> list[Path]:
+    library = f"libpython{PYTHON}.so.1.0"
+    candidates = [Path(sysconfig.get_config_var("LIBDIR") or "/"), Path(sys.base_prefix) / "lib"]
+    return [folder for folder in dict.fromkeys(candidates) if (folder / library).is_file()]
+
+
+def _split(paths: str | None) -> list[str]:
+    return [path for path in (paths or "").split(os.pathsep) if path]
+
+
+BACKEND = Backend(name="embedded", title="tritonserver 2.51 on this CPU", prepare=prepare, launch=launch, check=check)

@@ -1,0 +1,68 @@
+"""Ports: free or not, held by whom, and which one to take instead."""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+
+from toolkit.errors import MissingError, UsageError
+from toolkit.serve import processes, records
+from toolkit.specs import ServeSpec
+
+
+def options(spec: ServeSpec) -> dict[str, int]:
+    """Return the ports of a server by the option that sets them."""
+    return {"--http-port": spec.http_port, "--grpc-port": spec.grpc_port, "--metrics-port": spec.metrics_port}
+
+
+def check(spec: ServeSpec) -> None:
+    """Raise unless all three ports are valid, different and free."""
+    asked = options(spec)
+    for option, port in asked.items():
+        if not 1 <= port <= 65535:
+            raise UsageError(f"{option} {port} is not a port.", hint="Give a number from 1 to 65535.")
+    if len(set(asked.values())) < len(asked):
+        listing = ", ".join(f"{option} {port}" for option, port in asked.items())
+        raise UsageError(f"The three ports must differ: {listing}.", hint="Give each option its own port.")
+    for option, port in asked.items():
+        problem = _bind_error(spec.host, port)
+        if problem == errno.EADDRINUSE:
+            raise busy(spec, port)
+        if problem == errno.EACCES:
+            raise MissingError(f"Port {port} needs more rights than you have.", hint=f"Try {option} {port + 8000}.")
+        if problem:
+            raise MissingError(f"Port {port} of {spec.host} cannot be used: {os.strerror(problem)}.")
+
+
+def busy(spec: ServeSpec, port: int) -> MissingError:
+    """Return the error that names a busy port, its holder and a free port."""
+    pid = processes.port_holder(port)
+    ours = next((record.endpoint.name for record in records.read_all() if pid and record.endpoint.pid == pid), None)
+    option = next((option for option, asked in options(spec).items() if asked == port), "--http-port")
+    free = f"{option} {_free_above(spec, port)}"
+    if ours:
+        return MissingError(
+            f"Port {port} is taken by the server {ours!r} (pid {pid}).", hint=f"Try {free}, or `trtk stop {ours}`."
+        )
+    holder = f"by pid {pid} ({processes.command(pid)})" if pid else "by a process of another user"
+    return MissingError(f"Port {port} is taken {holder}.", hint=f"Try {free}.")
+
+
+def _free_above(spec: ServeSpec, port: int) -> int:
+    candidates: list[int] = [*range(port + 10, min(port + 500, 65536)), *range(20000, 20100)]
+    taken = set(options(spec).values())
+    return next(one for one in candidates if one not in taken and not _bind_error(spec.host, one))
+
+
+def _bind_error(host: str, port: int) -> int:
+    """Return the errno of binding the port, 0 when it can be bound."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family, socket.SOCK_STREAM) as probe:
+        # Connections in TIME_WAIT are no obstacle to a server; a listener still is.
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError as error:
+            return int(error.errno or errno.EIO)
+    return 0

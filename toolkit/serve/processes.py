@@ -1,0 +1,129 @@
+"""What /proc says: which processes are a server's, whether one is still the one we started, who holds a port."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+PROC = Path("/proc")
+#: Field numbers of /proc/PID/stat after the command name (proc(5), less the first two).
+STATE, PROCESS_GROUP, SESSION, START_TICKS = 0, 2, 3, 19
+LISTENING = "0A"
+
+
+@dataclass(frozen=True, kw_only=True, order=True)
+class Process:
+    """A process for good: a pid alone is used again, a pid with its start time is not."""
+
+    pid: int
+    start_ticks: int
+
+
+def process(pid: int) -> Process | None:
+    """Return the living process PID; a zombie is not living."""
+    fields = _stat(pid)
+    if fields is None or fields[STATE] in "ZX":
+        return None
+    return Process(pid=pid, start_ticks=int(fields[START_TICKS]))
+
+
+def this_process() -> Process:
+    """Return the calling process."""
+    found = process(os.getpid())
+    assert found is not None
+    return found
+
+
+def is_alive(one: Process) -> bool:
+    """Whether exactly this process still lives."""
+    return process(one.pid) == one
+
+
+def uptime_s(one: Process) -> float:
+    """Return how long ago a process started."""
+    since_boot = float((PROC / "uptime").read_text(encoding="ascii").split()[0])
+    return max(0.0, since_boot - one.start_ticks / os.sysconf("SC_CLK_TCK"))
+
+
+def boot_id() -> str:
+    """Return the id of this boot: start times of another boot mean nothing."""
+    return (PROC / "sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+
+
+def marked(variable: str, value: str) -> set[Process]:
+    """Return the living processes that were started with VARIABLE=VALUE, and what they started."""
+    wanted = f"{variable}={value}".encode()
+    return {one for one in _all() if wanted in _read(one.pid, "environ").split(b"\0")}
+
+
+def in_session(session: int) -> set[Process]:
+    """Return the living processes of a session."""
+    return {one for one in _all() if (fields := _stat(one.pid)) and int(fields[SESSION]) == session}
+
+
+def send(one: Process, signal_number: int) -> None:
+    """Send a signal, if exactly this process still lives and is ours to signal."""
+    if is_alive(one):
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(one.pid, signal_number)
+
+
+def reap(pid: int) -> int | None:
+    """Collect a child that ended; return its exit code (negative: a signal), None while it runs or is no child."""
+    try:
+        found, status = os.waitpid(pid, os.WNOHANG)
+    except ChildProcessError:
+        return None
+    return os.waitstatus_to_exitcode(status) if found else None
+
+
+def command(pid: int) -> str:
+    """Return a process's command line, shortened; its name where the line is not ours to read."""
+    line = _read(pid, "cmdline").replace(b"\0", b" ").decode(errors="replace").strip()
+    name = _read(pid, "comm").decode(errors="replace").strip()
+    return (line[:77] + "...") if len(line) > 80 else (line or name)
+
+
+def port_holder(port: int) -> int | None:
+    """Return the pid that listens on a TCP port, where /proc lets us see it."""
+    sockets = {f"socket:[{inode}]" for inode in _listening_inodes(port)}
+    if not sockets:
+        return None
+    for one in _all():
+        with contextlib.suppress(OSError):
+            for descriptor in (PROC / str(one.pid) / "fd").iterdir():
+                with contextlib.suppress(OSError):
+                    if str(descriptor.readlink()) in sockets:
+                        return one.pid
+    return None
+
+
+def _listening_inodes(port: int) -> set[str]:
+    found = set()
+    for table in ("net/tcp", "net/tcp6"):
+        with contextlib.suppress(OSError):
+            for line in (PROC / table).read_text(encoding="ascii").splitlines()[1:]:
+                fields = line.split()
+                if fields[3] == LISTENING and int(fields[1].rsplit(":", 1)[1], 16) == port:
+                    found.add(fields[9])
+    return found
+
+
+def _all() -> list[Process]:
+    pids = [int(entry.name) for entry in PROC.iterdir() if entry.name.isdigit()]
+    return [one for pid in pids if (one := process(pid)) is not None]
+
+
+def _stat(pid: int) -> list[str] | None:
+    # The command name is in brackets and may hold spaces and brackets itself.
+    text = _read(pid, "stat").decode(errors="replace")
+    return text[text.rindex(")") + 2 :].split() if ")" in text else None
+
+
+def _read(pid: int, name: str) -> bytes:
+    try:
+        return (PROC / str(pid) / name).read_bytes()
+    except OSError:  # it ended, or it is another user's
+        return b""

@@ -1,0 +1,67 @@
+"""Which servers are there, and how they are: the record says who, /proc says whether, the server says how."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from toolkit.errors import UsageError
+from toolkit.serve import processes, records, triton_http
+from toolkit.serve.records import NOT_STARTED, Record
+from toolkit.specs import Endpoint
+
+
+@dataclass(frozen=True, kw_only=True)
+class ServerStatus:
+    """A server as it is now."""
+
+    endpoint: Endpoint
+    state: str  # ready, not ready, dead
+    uptime_s: float
+    models: tuple[str, ...]  # that are ready
+
+
+def running() -> tuple[ServerStatus, ...]:
+    """Return every server that was started and not stopped; one that died is among them, as dead."""
+    return tuple(_status(record) for record in records.read_all())
+
+
+def is_running(endpoint: Endpoint) -> bool:
+    """Whether exactly this server still lives."""
+    record = records.read(endpoint.name)
+    return record is not None and record.endpoint.pid == endpoint.pid and record.is_alive
+
+
+def only_name() -> str:
+    """Return the name of the one server there is; with none or several, a name has to be given."""
+    names = [record.endpoint.name for record in records.read_all()]
+    if not names:
+        raise UsageError("No server is running.", hint="`trtk serve` starts one.")
+    if len(names) > 1:
+        raise UsageError(f"There are {len(names)} servers: {', '.join(names)}.", hint=f"Name one, as in: {names[0]}")
+    return names[0]
+
+
+def log_path(name: str) -> Path:
+    """Return a server's log; it can be read after the server is gone."""
+    path = records.log_file(name)
+    if not path.is_file():
+        raise UsageError(f"There is no server named {name!r}, and no log of one.", hint="`trtk status` lists servers.")
+    return path
+
+
+def _status(record: Record) -> ServerStatus:
+    if not record.is_alive:
+        return ServerStatus(endpoint=record.endpoint, state="dead", uptime_s=0.0, models=())
+    if record.endpoint.pid == NOT_STARTED:
+        return ServerStatus(endpoint=record.endpoint, state="not ready", uptime_s=0.0, models=())
+    url = record.endpoint.http_url
+    # Until the probe answers, its starter says so; when that is gone, Triton's own word counts.
+    may_be_ready = record.is_ready or not processes.is_alive(record.owner)
+    is_ready = may_be_ready and triton_http.is_ready(url, record.server_id)
+    return ServerStatus(
+        endpoint=record.endpoint,
+        state="ready" if is_ready else "not ready",
+        uptime_s=round(processes.uptime_s(record.process), 1),
+        models=triton_http.models(url) if is_ready else (),
+    )

@@ -1,0 +1,96 @@
+"""Stopping: drain, SIGTERM, SIGKILL to everything that is left, then looking whether anything is."""
+
+from __future__ import annotations
+
+import signal
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from toolkit.errors import ServerError, UsageError
+from toolkit.serve import processes, records
+from toolkit.serve.backend import shm_prefix
+from toolkit.serve.processes import Process
+from toolkit.serve.records import NOT_STARTED, Record
+
+SHARED_MEMORY = Path("/dev/shm")
+#: What Triton needs beyond its own exit timeout when it does leave.
+MARGIN_S = 2.0
+#: How long a killed process may take to disappear.
+KILL_WAIT_S = 5.0
+POLL_S = 0.05
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stopped:
+    """What stopping a server took."""
+
+    name: str
+    was_alive: bool
+    duration_s: float
+    killed: int  # processes that had to be killed
+    shared_memory_removed: int  # regions it left behind
+
+
+def stop(name: str, *, timeout_s: float | None = None) -> Stopped:
+    """Stop a server, dead or alive, and leave no process, no shared memory and no record of it."""
+    record = records.read(name)
+    if record is None:
+        raise UsageError(f"There is no server named {name!r}.", hint="`trtk status` lists them.")
+    return stop_recorded(record, timeout_s=timeout_s)
+
+
+def stop_recorded(record: Record, *, timeout_s: float | None = None) -> Stopped:
+    """Stop the server of a record."""
+    started = time.monotonic()
+    was_alive = record.is_alive
+    members = record.members()
+    if was_alive and record.endpoint.pid != NOT_STARTED:
+        _ask(record, record.endpoint.spec.exit_timeout_s + MARGIN_S if timeout_s is None else timeout_s)
+    killed = _kill(record, members)
+    removed = _remove_shared_memory(record)
+    records.remove(record)
+    return Stopped(
+        name=record.endpoint.name,
+        was_alive=was_alive,
+        duration_s=round(time.monotonic() - started, 2),
+        killed=killed,
+        shared_memory_removed=removed,
+    )
+
+
+def _ask(record: Record, timeout_s: float) -> None:
+    # Only Triton gets the signal: it drains requests, which needs its stubs alive.
+    processes.send(record.process, signal.SIGTERM)
+    deadline = time.monotonic() + timeout_s
+    while record.is_alive and time.monotonic() < deadline:
+        time.sleep(POLL_S)
+    processes.reap(record.endpoint.pid)
+
+
+def _kill(record: Record, members: set[Process]) -> int:
+    """Kill what is left. 2.51 with an open gRPC stream gives up at its exit timeout, yet never exits."""
+    killed: set[Process] = set()
+    deadline = time.monotonic() + KILL_WAIT_S
+    while left := {one for one in members | record.members() if processes.is_alive(one)}:
+        if time.monotonic() > deadline:
+            pids = ", ".join(str(one.pid) for one in sorted(left))
+            raise ServerError(
+                f"Server {record.endpoint.name!r} could not be killed: pid {pids} is still there.",
+                hint="It may wait for a device or belong to another user; `trtk stop` again later.",
+            )
+        for one in left:
+            processes.send(one, signal.SIGKILL)
+        killed |= left
+        time.sleep(POLL_S)
+    if record.endpoint.pid != NOT_STARTED:
+        processes.reap(record.endpoint.pid)
+    return len(killed)
+
+
+def _remove_shared_memory(record: Record) -> int:
+    # The prefix holds the server's random id: what has it is provably this server's.
+    left = list(SHARED_MEMORY.glob(f"{shm_prefix(record.server_id)}*"))
+    for region in left:
+        region.unlink(missing_ok=True)
+    return len(left)
