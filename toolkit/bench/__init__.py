@@ -7,25 +7,25 @@ from urllib.parse import urlsplit
 
 from toolkit import registry
 from toolkit.bench import client
-from toolkit.bench.environment import collect as environment
+from toolkit.bench.machine import collect as environment
 from toolkit.bench.report import write
-from toolkit.bench.run import Run, Snapshot, Watch, unwatched
+from toolkit.bench.runs import Run, Snapshot, Watch, unwatched
 from toolkit.bench.session import Arrival, Protocol
 from toolkit.bench.summary import summarise
 from toolkit.errors import UsageError
 from toolkit.specs import LoadProfile, Progress, no_progress
 
-__all__ = ["Run", "Snapshot", "Watch", "arrivals", "environment", "protocols", "run", "summarise", "write"]
+__all__ = ["Run", "Snapshot", "Watch", "environment", "known_arrivals", "known_protocols", "run", "summarise", "write"]
 
 
-def protocols() -> dict[str, Protocol]:
+def known_protocols() -> dict[str, Protocol]:
     """Return the protocols by URL scheme."""
     return registry.by_name(
         registry.entries_in("toolkit.bench.protocols", "PROTOCOL", Protocol), lambda entry: entry.schemes
     )
 
 
-def arrivals() -> dict[str, Arrival]:
+def known_arrivals() -> dict[str, Arrival]:
     """Return the load shapes by name."""
     return registry.by_name(
         registry.entries_in("toolkit.bench.arrivals", "ARRIVAL", Arrival), lambda entry: (entry.name,)
@@ -36,8 +36,8 @@ def run(profile: LoadProfile, *, on_progress: Progress = no_progress, watch: Wat
     """Send the load and return what happened; raise ServerError when there is no server to begin with."""
     check(profile)
     url = urlsplit(profile.url)
-    protocol = registry.pick(protocols(), url.scheme, kind="protocol")
-    arrival = registry.pick(arrivals(), profile.arrival, kind="load shape")
+    protocol = registry.pick(known_protocols(), url.scheme, kind="protocol")
+    arrival = registry.pick(known_arrivals(), profile.arrival, kind="load shape")
     return asyncio.run(_connected(profile, protocol, arrival, report=on_progress, watch=watch))
 
 

@@ -14,7 +14,7 @@ from dataclasses import replace
 
 from toolkit.bench import prompts
 from toolkit.bench.answer import Answer, SendFailed
-from toolkit.bench.run import Run, Snapshot, Watch, unwatched
+from toolkit.bench.runs import Run, Snapshot, Watch, unwatched
 from toolkit.bench.session import Arrival, Ask, Session
 from toolkit.errors import ServerError
 from toolkit.specs import LoadProfile, Progress, RequestRecord, no_progress
@@ -134,6 +134,8 @@ class Load:
         if failure is None:
             return
         self._failed += 1
+        if self.stop_reason:
+            return
         if failure.kind == "connection_refused":
             self.stop_reason = f"The server at {self.profile.url} stopped answering after {self.now():.1f} s: {failure}"
         elif self._failed_in_a_row >= max(FAILURES_IN_A_ROW, 3 * self.profile.concurrency):

@@ -206,9 +206,11 @@ def _tokens(ok: Sequence[RequestRecord]) -> Callable[[Any], None]:
             (right, [record.output_tokens for record in ok], FIRST, "output tokens"),
         ):
             low, high = min(values), max(values)
-            # A single value would become one endless bar: leave room around it.
-            margin = max(1, high // 10) if low == high else 0
-            axes.hist(values, bins=min(30, max(3, high - low + 1)), range=(low - margin, high + margin), color=colour)
+            step = max(1, (high - low) // 30)
+            # Bars stand on whole numbers, with room beside a single one, which would be endless otherwise.
+            axes.hist(values, bins=[edge - 0.5 for edge in range(low, high + 2 * step, step)], color=colour)
+            axes.set_xlim(low - step - 0.5, high + step + 0.5)
+            axes.xaxis.get_major_locator().set_params(integer=True)
             axes.set_xlabel(label)
         left.set_ylabel("requests")
 

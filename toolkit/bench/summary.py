@@ -9,7 +9,7 @@ from typing import Any
 from toolkit import __version__
 from toolkit.bench import definitions, price, slo, validity
 from toolkit.bench.latency import LATENCIES, distribution, percentiles_with_failures
-from toolkit.bench.run import Run
+from toolkit.bench.runs import Run
 from toolkit.specs import BenchReport, RequestRecord, to_json
 
 SCHEMA_VERSION = 1

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from toolkit.bench.run import Run
+from toolkit.bench.runs import Run
 
 MAX_SEND_LAG_P99_MS = 50.0
 LITTLES_LAW_TOLERANCE = 0.05

@@ -1,0 +1,87 @@
+import dataclasses
+import json
+import re
+
+import pytest
+
+from toolkit import bench
+from toolkit.bench import plots
+from toolkit.bench.runs import Run
+from toolkit.errors import MissingError
+from toolkit.specs import LoadProfile, RequestRecord
+
+
+def run(count: int) -> Run:
+    records = tuple(
+        RequestRecord(
+            request_id=f"0-{index}",
+            scheduled_s=float(index),
+            sent_s=index + 0.001,
+            first_token_s=index + 0.1,
+            last_token_s=index + 0.8,
+            end_s=index + 0.81,
+            input_tokens=20 + index,
+            output_tokens=8,
+            first_chunk_tokens=1,
+            chunks=8,
+            outcome="ok",
+        )
+        for index in range(count)
+    )
+    failed = dataclasses.replace(records[0], outcome="failed", error="timeout", message="<b>late</b>")
+    return Run(
+        profile=LoadProfile(url="grpc://here:8001", model="<ensemble>", requests=count, osl=8, slos=("ttft=1s",)),
+        records=(*records[1:], failed),
+        started_at="2026-01-01T00:00:00.000+00:00",
+        duration_s=float(count),
+        mean_in_flight=0.809,
+        server={"name": "triton", "version": "2.51.0", "models": None},
+    )
+
+
+@pytest.fixture
+def report():
+    return bench.summarise(run(10), {"os": "test", "packages": {"grpcio": "1"}})
+
+
+def test_three_files_hold_the_document_the_records_and_the_page(report, tmp_path):
+    page = bench.write(report, tmp_path / "made")
+    assert json.loads((page.parent / "report.json").read_text()) == report.document
+    rows = [json.loads(line) for line in (page.parent / "requests.jsonl").read_text().splitlines()]
+    assert rows == [dataclasses.asdict(record) for record in report.records]
+    assert sorted(path.name for path in page.parent.iterdir()) == ["report.html", "report.json", "requests.jsonl"]
+
+
+def test_the_page_needs_no_network_and_lets_nothing_in(report, tmp_path):
+    page = bench.write(report, tmp_path).read_text()
+    sources = re.findall(r"""(?:src|href)\s*=\s*["']([^"']*)""", page) + re.findall(r"url\(([^)]*)\)", page)
+    assert {source for source in sources if not source.startswith(("#", "data:"))} == set()
+    assert "<script" not in page
+    assert "<b>late</b>" not in page
+    assert "&lt;ensemble&gt;" in page
+
+
+def test_every_plot_has_data_and_the_colours_of_the_page(report):
+    drawn = plots.draw(report.records, duration_s=10.0)
+    assert [plot.name for plot in drawn] == ["over-time", "cdf", "throughput", "timeline", "tokens"]
+    for plot in drawn:
+        assert "var(--first)" in plot.svg
+        assert not any(colour in plot.svg for colour in plots.PAGE_COLOURS)
+    assert drawn[0].svg.count("<use ") >= 2 * 9
+    assert "var(--bad)" in drawn[3].svg
+
+
+def test_the_same_records_draw_the_same_bytes(report):
+    first, again = (plots.draw(report.records, duration_s=10.0) for _ in range(2))
+    assert first == again
+
+
+def test_a_run_without_success_has_a_page_without_plots(report, tmp_path):
+    failed = bench.summarise(dataclasses.replace(run(2), records=report.records[-1:]), {})
+    assert "there is nothing to draw" in bench.write(failed, tmp_path).read_text()
+
+
+def test_a_folder_that_cannot_be_made_is_named(report, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises((MissingError, NotADirectoryError, FileExistsError), match="file"):
+        bench.write(report, tmp_path / "file" / "report")
