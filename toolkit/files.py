@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import hashlib
 import json
 import os
@@ -58,8 +59,8 @@ def written_whole(path: Path) -> Iterator[Path]:
     temporary = Path(name)
     try:
         with disk_errors_named(path):
-            temporary.chmod(0o644)
             yield temporary
+            temporary.chmod(0o644)  # mkstemp and some writers make private files
             with temporary.open("rb+") as stream:
                 os.fsync(stream.fileno())
             temporary.replace(path)
@@ -86,6 +87,32 @@ _DISK_ERRORS = {
     errno.EROFS: ("{path} is on a read-only file system.", "Give another folder with -o."),
     errno.EACCES: ("There is no permission to write {path}.", "Give another folder with -o."),
 }
+
+
+class FolderLock:
+    """Keeps two processes from making the same folder at once; the second waits for the first."""
+
+    def __init__(self, folder: Path) -> None:
+        self._path = folder.with_name(f".{folder.name}.lock")
+
+    def __enter__(self) -> None:
+        with disk_errors_named(self._path):
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            self._stream = self._path.open("w")
+        fcntl.flock(self._stream, fcntl.LOCK_EX)  # freed by the kernel when the process dies, however it dies
+
+    def __exit__(self, *exception: object) -> None:
+        self._stream.close()
+
+
+def replace_folder(made: Path, folder: Path) -> None:
+    """Put a finished folder in place by rename; the old one is gone only when the new one is there."""
+    old = folder.with_name(f".{folder.name}.old")
+    shutil.rmtree(old, ignore_errors=True)
+    if folder.exists():
+        folder.rename(old)
+    made.rename(folder)
+    shutil.rmtree(old, ignore_errors=True)
 
 
 def free_bytes(path: Path) -> int:

@@ -1,0 +1,142 @@
+"""trtk build: quantize, compile, make the repository, seal."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from toolkit.cli import output
+from toolkit.cli.model_options import conversion_plan, need_packages, quantization_options
+from toolkit.specs import BuildPlan, EngineManifest, ModelSource
+
+EPILOG = output.examples(
+    "trtk build demo --gpu cpu --quant int4 -o engines/demo-int4",
+    "trtk build meta-llama/Llama-3.1-8B-Instruct --gpu a4500 --quant int4",
+)
+
+
+@click.command(epilog=EPILOG)
+@click.argument("model")
+@click.option("--gpu", required=True, metavar="NAME", help="Card to build for, or `cpu`; `trtk gpus` lists them.")
+@click.option("--quant", required=True, metavar="NAME", help="How to quantize; `trtk quants` lists the names.")
+@click.option(
+    "-o", "--output", "folder", type=click.Path(path_type=Path), help="Folder to make; engines/MODEL-GPU-QUANT."
+)
+@click.option("--flow", type=click.Choice(["auto", "engine", "openvino"]), default="auto", show_default=True)
+@click.option("--release", default="auto", show_default=True, metavar="TAG", help="Triton release; `trtk releases`.")
+@click.option("--max-batch-size", type=click.IntRange(min=1), help="Requests in flight.")
+@click.option("--max-seq-len", type=click.IntRange(min=16), help="Tokens of prompt and answer together.")
+@click.option("--max-num-tokens", type=click.IntRange(min=16), help="Tokens of one engine step.")
+@quantization_options
+@click.option("--dry-run", is_flag=True, help="Show the plan with its reasons and stop.")
+@output.json_option
+def build(model: str, folder: Path | None, dry_run: bool, as_json: bool, **options: Any) -> None:
+    """Build MODEL for a GPU: checkpoint, engine, Triton repository and manifest in one folder.
+
+    With `--gpu cpu` the engine is compiled here. For an NVIDIA GPU the folder is a bundle: build_engine.sh compiles
+    the engine on the target, inside the image that serves it.
+    """
+    from toolkit import models
+
+    with output.progress() as progress:
+        # The names are checked before anything is fetched.
+        check_names(options)
+        source = models.locate(model, progress=progress)
+        plan = plan_of(source, options)
+        target = folder or default_folder(model, plan)
+        if dry_run:
+            show_plan(plan, target, as_json=as_json)
+            return
+        manifest, is_new = run_plan(plan, source, target, progress=progress)
+    show_result(manifest, target, is_new=is_new, as_json=as_json)
+
+
+def check_names(options: dict[str, Any]) -> None:
+    """Look every name up, so that a wrong one stops the command at once."""
+    from toolkit import gpus, quant, releases
+
+    gpus.get(options["gpu"])
+    quant.get(options["quant"])
+    releases.get(options["release"])
+
+
+def plan_of(source: ModelSource, options: dict[str, Any]) -> BuildPlan:
+    """Return the plan that the options ask for; raises PlanInfeasible in milliseconds."""
+    from toolkit import gpus, models, plan, quant, releases
+
+    target = plan.Target(gpu=gpus.get(options["gpu"]), release=releases.get(options["release"]), flow=options["flow"])
+    asked = plan.Asked(
+        max_batch_size=options["max_batch_size"],
+        max_seq_len=options["max_seq_len"],
+        max_num_tokens=options["max_num_tokens"],
+    )
+    converted = conversion_plan(models.read(source), options)
+    return plan.make(converted, target, asked, recipes=quant.catalogue())
+
+
+def default_folder(model: str, plan: BuildPlan) -> Path:
+    """Return engines/MODEL-GPU-QUANT."""
+    from toolkit import workspace
+
+    name = Path(model).name.split("@")[0]
+    return workspace.engine_dir(workspace.slug(f"{name}-{plan.gpu.name}-{plan.conversion.recipe.name}"))
+
+
+def run_plan(plan: BuildPlan, source: ModelSource, folder: Path, *, progress: Any) -> tuple[EngineManifest, bool]:
+    """Carry a plan out into FOLDER, which appears whole; return its manifest and whether anything was done."""
+    need_packages("torch", "safetensors", "tokenizers", *(["openvino"] if plan.gpu.is_cpu else []))
+    from toolkit.cli import building
+
+    return building.run(plan, source, folder, progress)
+
+
+def show_plan(plan: BuildPlan, folder: Path, *, as_json: bool) -> None:
+    """Show a plan, every choice with its reason."""
+    from toolkit.specs import to_json
+
+    if as_json:
+        output.document({"folder": str(folder), "plan": to_json(plan)})
+        return
+    decided = {choice.name for choice in plan.choices}
+    choices = [*plan.choices, *(flag for flag in plan.build_flags if flag.name not in decided)]
+    rows = [(choice.name, choice.value, choice.reason) for choice in choices]
+    title = f"{plan.conversion.recipe.name} on {plan.gpu.title}, {plan.flow} flow, into {folder}"
+    output.table(title, ["setting", "value", "reason"], rows)
+    output.text(
+        f"weights {plan.weights_bytes / 2**30:.2f} GiB, KV cache {plan.kv_bytes / 2**30:.2f} GiB "
+        f"= {plan.kv_bytes // plan.kv_bytes_per_token} tokens"
+    )
+
+
+def show_result(manifest: EngineManifest, folder: Path, *, is_new: bool, as_json: bool) -> None:
+    """Say what was built and what to do next."""
+    size = sum(record.size_bytes for record in manifest.files)
+    gpu, release = manifest.plan["gpu"], manifest.plan["release"]
+    if as_json:
+        output.document(
+            {
+                "folder": str(folder),
+                "manifest": str(folder / "manifest.json"),
+                "kind": manifest.kind,
+                "plan_id": manifest.plan["plan_id"],
+                "gpu": gpu["name"],
+                "sm": gpu["sm"],
+                "quant": manifest.plan["conversion"]["recipe"]["name"],
+                "group_size": manifest.plan["conversion"]["group_size"],
+                "flow": manifest.plan["flow"],
+                "is_deferred": manifest.is_deferred,
+                "is_reused": not is_new,
+                "bytes": size,
+                "durations_s": dict(manifest.durations_s),
+                "limits": manifest.plan["limits"],
+            }
+        )
+        return
+    output.text(f"{folder} is {'built' if is_new else 'already built'}: {manifest.kind}, {size / 1e6:.1f} MB.")
+    if manifest.is_deferred:
+        output.text(f"It is a bundle for {gpu['title']} (sm_{gpu['sm']}): the engine is compiled on the target, in")
+        output.text(f"{release['image']}, by {folder / 'build_engine.sh'}.")
+    else:
+        output.text(f"Next: trtk serve {folder}")

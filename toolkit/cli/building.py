@@ -1,0 +1,66 @@
+"""The main job's middle: checkpoint, engine, repository, manifest, in one folder that appears whole."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from toolkit import convert, engine, repository
+from toolkit.files import FolderLock, replace_folder, write_json
+from toolkit.plan import memory
+from toolkit.specs import BuildPlan, EngineManifest, ModelSource, Progress, RepositorySpec, to_json
+
+#: Where a bundle is mounted in the serving image.
+BUNDLE_MOUNT = "/bundle"
+
+
+def run(plan: BuildPlan, source: ModelSource, folder: Path, progress: Progress) -> tuple[EngineManifest, bool]:
+    """Build into FOLDER.partial and rename; a folder that is already this build is left alone."""
+    with FolderLock(folder):
+        if engine.is_current(folder, plan, source):
+            manifest = engine.manifest_of(folder)
+            assert manifest, "is_current read it"
+            return manifest, False
+        work = folder.with_name(folder.name + ".partial")
+        durations = _steps(plan, source, work, progress)
+        manifest = engine.seal(plan, source, work, durations_s=durations, progress=progress)
+        replace_folder(work, folder)
+        return manifest, True
+
+
+def _steps(plan: BuildPlan, source: ModelSource, work: Path, progress: Progress) -> dict[str, float]:
+    converted = plan.conversion
+    needed = memory.checkpoint_bytes(converted.model, converted.recipe, converted.group_size)
+    checkpoint = work / engine.CHECKPOINT
+    steps: dict[str, Callable[[], object]] = {
+        "quantize": lambda: convert.run(converted, source, checkpoint, weights_bytes=2 * needed, progress=progress),
+        "tokenizer": lambda: shutil.copytree(checkpoint / "tokenizer", work / engine.TOKENIZER, dirs_exist_ok=True),
+        "compile": lambda: engine.compile_plan(plan, work, progress=progress),
+        "repository": lambda: repository.write(repository.render(repository_spec(plan)), work / engine.REPOSITORY),
+        "plan": lambda: write_json(work / "plan.json", to_json(plan)),
+    }
+    durations = {}
+    for name, step in steps.items():
+        started = time.monotonic()
+        step()
+        durations[name] = time.monotonic() - started
+    return durations
+
+
+def repository_spec(plan: BuildPlan) -> RepositorySpec:
+    """Return what the Triton repository of a plan says."""
+    is_cpu = plan.gpu.is_cpu
+    return RepositorySpec(
+        layout="inflight_batcher",
+        engine_backend="openvino" if is_cpu else "tensorrtllm",
+        tokenizer_dir="../tokenizer",
+        engine_dir="../engine" if is_cpu else f"{BUNDLE_MOUNT}/engine",
+        max_batch_size=plan.limits.max_batch_size,
+        max_seq_len=plan.limits.max_seq_len,
+        max_num_tokens=plan.limits.max_num_tokens,
+        dtype=plan.conversion.dtype,
+        kv_cache_bytes=plan.kv_bytes if is_cpu else 0,
+        bls_instances=1 if is_cpu else plan.limits.max_batch_size,
+    )

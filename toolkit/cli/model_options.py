@@ -1,0 +1,104 @@
+"""Options that quantize and build share, and the nouns they become."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from toolkit.specs import CalibrationSpec, ConversionPlan, ModelSpec
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+#: Tokens that calibration reads when the user says nothing: enough for stable statistics on the demo model, and the
+#: model writes them itself in seconds.
+SELF_SAMPLES, SELF_LENGTH = 16, 128
+FILE_SAMPLES, FILE_LENGTH = 16, 512
+
+
+def quantization_options(command: F) -> F:
+    """Add the options that say how a checkpoint is made."""
+    for option in reversed(
+        (
+            click.option("--group-size", type=click.IntRange(min=1), help="Weights per scale; 128 where it divides."),
+            click.option(
+                "--dtype",
+                type=click.Choice(["float16", "bfloat16"]),
+                default="float16",
+                show_default=True,
+                help="Of what is not quantized.",
+            ),
+            click.option(
+                "--calib",
+                default="self",
+                show_default=True,
+                metavar="self|FILE",
+                help="Calibration text: written by the model itself, or a text or JSONL file.",
+            ),
+            click.option("--calib-samples", type=click.IntRange(min=1), help="Pieces of calibration text."),
+            click.option("--calib-length", type=click.IntRange(min=8), help="Tokens of each piece."),
+            click.option("--seed", type=int, default=0, show_default=True, help="Of self-written calibration text."),
+            click.option(
+                "--device",
+                type=click.Choice(["cpu", "cuda"]),
+                default="cpu",
+                show_default=True,
+                help="Where to compute.",
+            ),
+        )
+    ):
+        command = option(command)
+    return command
+
+
+def conversion_plan(model: ModelSpec, options: dict[str, Any]) -> ConversionPlan:
+    """Return the ConversionPlan that the options ask for, and say the group size when it is not the usual one."""
+    from toolkit import plan, quant
+    from toolkit.cli import output
+
+    recipe = quant.get(options["quant"])
+    made = plan.conversion(
+        model,
+        recipe,
+        group_size=options["group_size"],
+        dtype=options["dtype"],
+        calibration=_calibration(model, options) if recipe.needs_calibration else None,
+        device=options["device"],
+    )
+    for choice in made.choices:
+        if choice.name == "group_size" and made.group_size != recipe.default_group_size:
+            output.note(f"Group size {choice.value}: {choice.reason}.")
+    return made
+
+
+def _calibration(model: ModelSpec, options: dict[str, Any]) -> CalibrationSpec:
+    from toolkit.errors import UsageError
+    from toolkit.files import sha256_file
+
+    source = options["calib"]
+    is_self = source == "self"
+    if not is_self and not Path(source).is_file():
+        raise UsageError(f"There is no calibration file {source}.", hint="--calib takes `self` or a file.")
+    length = options["calib_length"] or (SELF_LENGTH if is_self else FILE_LENGTH)
+    if length > model.max_position_embeddings:
+        raise UsageError(f"--calib-length {length} is beyond the model's {model.max_position_embeddings} positions.")
+    return CalibrationSpec(
+        source=source,
+        text_sha256=None if is_self else sha256_file(Path(source)),
+        samples=options["calib_samples"] or (SELF_SAMPLES if is_self else FILE_SAMPLES),
+        length=length,
+        seed=options["seed"],
+    )
+
+
+def need_packages(*names: str) -> None:
+    """Raise MissingError before any work when a package of an extra is not installed."""
+    import importlib.util
+
+    from toolkit.errors import MissingError
+
+    missing = [name for name in names if importlib.util.find_spec(name) is None]
+    if missing:
+        raise MissingError(f"This needs {', '.join(missing)}, which is not installed.", hint="pip install 'trtk[cpu]'")

@@ -1,0 +1,59 @@
+"""Hugging Face shards → TensorRT-LLM checkpoint, one decoder layer in memory at a time.
+
+The work folder is DIR.partial: rank0.safetensors grows there under a journal, so that an interrupted conversion goes on
+at the layer where it stopped; the finished folder appears as DIR by rename. A lock beside it keeps two conversions of
+the same folder apart: the second one waits, and finds the work done.
+"""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+from toolkit.convert.conversion import Conversion
+from toolkit.files import FolderLock, canonical_json, need_free_bytes, replace_folder, sha256_text, write_json
+from toolkit.specs import ConversionPlan, ModelSource, Progress, no_progress, to_json
+
+__all__ = ["run", "source_fingerprint"]
+
+#: Bump when the same plan would give other bytes.
+FORMAT_VERSION = 1
+STATE_FILE = "conversion.json"
+STEP = "Quantize"
+
+
+def run(
+    plan: ConversionPlan, source: ModelSource, folder: Path, *, weights_bytes: int = 0, progress: Progress = no_progress
+) -> bool:
+    """Write the checkpoint of a plan into FOLDER; return False when it was already there, whole and the same.
+
+    Raises BuildError for bad weights and MissingError for a full disk; both leave FOLDER as it was.
+    """
+    state = canonical_json({"format": FORMAT_VERSION, "plan": to_json(plan), "source": source_fingerprint(source)})
+    with FolderLock(folder):
+        if _is_same(folder, state):
+            return False
+        work = folder.with_name(folder.name + ".partial")
+        if not _is_same(work, state):
+            shutil.rmtree(work, ignore_errors=True)
+            need_free_bytes(work, weights_bytes, what=f"The {plan.recipe.name} checkpoint")
+            work.mkdir(parents=True)
+            write_json(work / STATE_FILE, {"key": sha256_text(state)})
+        Conversion(plan, source, work).write(progress)
+        replace_folder(work, folder)
+    return True
+
+
+def source_fingerprint(source: ModelSource) -> dict[str, object]:
+    """Return what tells one set of source files from another without reading the weights: names, sizes, times."""
+    files = sorted(path for path in Path(source.path).iterdir() if path.suffix in {".json", ".safetensors"})
+    stats = {path.name: path.stat() for path in files}
+    return {
+        "revision": source.revision,
+        "files": {name: [stat.st_size, stat.st_mtime_ns] for name, stat in stats.items()},
+    }
+
+
+def _is_same(folder: Path, state: str) -> bool:
+    path = folder / STATE_FILE
+    return path.is_file() and path.read_text(encoding="utf-8") == canonical_json({"key": sha256_text(state)})

@@ -1,0 +1,130 @@
+"""Hugging Face safetensors shards, read by memory map one tensor at a time, with every fault named."""
+
+from __future__ import annotations
+
+import json
+import struct
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from toolkit.errors import BuildError
+
+if TYPE_CHECKING:
+    import torch
+
+#: safetensors caps its header at 100 MB.
+MAX_HEADER_BYTES = 100_000_000
+
+
+class Shards:
+    """The tensors of a model folder: a single file, or shards with model.safetensors.index.json."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.files = _files_of(folder)
+        self._headers = {name: read_header(folder / name) for name in self.files}
+        self._file_of = {tensor: name for name, header in self._headers.items() for tensor in header}
+        self._open: dict[str, Any] = {}
+        _check_index(folder, self._file_of)
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._file_of
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        """Return a tensor's shape from the header alone."""
+        return tuple(self._entry(name)["shape"])
+
+    def rows(self, name: str, indices: torch.Tensor) -> torch.Tensor:
+        """Return some rows of a matrix without reading the rest."""
+        import torch
+
+        matrix = self._file(name).get_slice(name)
+        return torch.cat([matrix[int(index) : int(index) + 1] for index in indices])
+
+    def _file(self, name: str) -> Any:
+        from safetensors import safe_open
+
+        self._entry(name)
+        file = self._file_of[name]
+        if file not in self._open:
+            self._open[file] = safe_open(str(self.folder / file), framework="pt")
+        return self._open[file]
+
+    def tensor(self, name: str) -> torch.Tensor:
+        """Return a tensor as stored; raises BuildError when it is missing or has a NaN or Inf."""
+        import torch
+
+        found: torch.Tensor = self._file(name).get_tensor(name)
+        file = self._file_of[name]
+        if not found.is_floating_point():
+            raise BuildError(f"{name} in {file} has dtype {found.dtype}; trtk expects float weights here.")
+        # A sum is one pass and is not finite when any element is not; float64 cannot overflow from 16-bit weights.
+        if not torch.isfinite(found.sum(dtype=torch.float64)):
+            bad = "NaN" if torch.isnan(found).any() else "Inf"
+            raise BuildError(
+                f"{name} in {self.folder / file} holds a {bad}.", hint="Download the shard again; its hash is wrong."
+            )
+        return found
+
+    def _entry(self, name: str) -> dict[str, Any]:
+        if name not in self._file_of:
+            raise BuildError(
+                f"{self.folder} has no tensor {name}.",
+                hint="The download is incomplete, or config.json belongs to another model.",
+            )
+        entry: dict[str, Any] = self._headers[self._file_of[name]][name]
+        return entry
+
+
+def read_header(path: Path) -> dict[str, Any]:
+    """Return a safetensors header without its metadata, after checking that the file is as long as it says."""
+    size = path.stat().st_size
+    with path.open("rb") as stream:
+        prefix = stream.read(8)
+        length = struct.unpack("<Q", prefix)[0] if len(prefix) == 8 else MAX_HEADER_BYTES + 1
+        if length > min(MAX_HEADER_BYTES, size - 8):
+            raise BuildError(f"{path} is no safetensors file, or is cut short at {size} bytes.", hint=REFETCH)
+        try:
+            header: dict[str, Any] = json.loads(stream.read(length))
+        except ValueError as error:
+            raise BuildError(f"The header of {path} is damaged: {error}.", hint=REFETCH) from error
+    header.pop("__metadata__", None)
+    promised = 8 + length + max((entry["data_offsets"][1] for entry in header.values()), default=0)
+    if promised != size:
+        raise BuildError(
+            f"{path} is truncated: its header promises {promised} bytes, the file has {size}.", hint=REFETCH
+        )
+    return header
+
+
+REFETCH = "Download this shard again."
+
+
+def _files_of(folder: Path) -> tuple[str, ...]:
+    index = folder / "model.safetensors.index.json"
+    if index.is_file():
+        names = tuple(sorted(set(_weight_map(index).values())))
+    else:
+        names = tuple(sorted(path.name for path in folder.glob("*.safetensors")))
+    for name in names:
+        if not (folder / name).is_file():
+            raise BuildError(f"{folder} lacks the shard {name} that its index names.", hint="Finish the download.")
+    return names
+
+
+def _weight_map(index: Path) -> dict[str, str]:
+    try:
+        found: dict[str, str] = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
+    except (ValueError, KeyError) as error:
+        raise BuildError(f"{index} is damaged: {error}.", hint="Download it again.") from error
+    return found
+
+
+def _check_index(folder: Path, file_of: dict[str, str]) -> None:
+    index = folder / "model.safetensors.index.json"
+    if not index.is_file():
+        return
+    for tensor, file in _weight_map(index).items():
+        if file_of.get(tensor) != file:
+            where = f"it is in {file_of[tensor]}" if tensor in file_of else "no shard has it"
+            raise BuildError(f"{index} says that {tensor} is in {file}, but {where}.", hint="Download the model again.")

@@ -1,0 +1,60 @@
+"""Checkpoint → OpenVINO IR with the checkpoint's own integers, and its tokenizer as IR beside it."""
+
+from __future__ import annotations
+
+from importlib import metadata
+from pathlib import Path
+
+from toolkit.engine.checkpoint_reader import CheckpointReader
+from toolkit.engine.openvino_graph import decoder_model
+from toolkit.engine.openvino_tokenizer import save_tokenizer
+from toolkit.engine.toolchain import CHECKPOINT, ENGINE, TOKENIZER, Toolchain
+from toolkit.errors import MissingError
+from toolkit.files import disk_errors_named, write_json
+from toolkit.specs import BuildPlan, Progress
+
+STEP = "Compile for the CPU"
+PACKAGES = ("openvino", "openvino-genai", "openvino-tokenizers")
+
+
+def compile_ir(plan: BuildPlan, folder: Path, progress: Progress) -> None:
+    """Write openvino_model.xml/.bin, the tokenizer's IR, and what the engine is to run with."""
+    try:
+        import openvino
+    except ImportError as error:
+        raise MissingError("OpenVINO is not installed here.", hint="pip install 'trtk[cpu]'") from error
+    target = folder / ENGINE
+    target.mkdir(parents=True, exist_ok=True)
+    progress(STEP, 0, 3)
+    model, weights = decoder_model(CheckpointReader(folder / CHECKPOINT))
+    progress(STEP, 1, 3)
+    with disk_errors_named(target):
+        try:
+            openvino.save_model(model, str(target / "openvino_model.xml"), compress_to_fp16=False)
+        except RuntimeError as error:  # OpenVINO reports a full disk as its own exception
+            raise MissingError(f"OpenVINO could not write {target}: {error}", hint="Is the disk full?") from error
+    del model, weights
+    progress(STEP, 2, 3)
+    save_tokenizer(folder / TOKENIZER, target)
+    write_json(target / "runtime.json", runtime(plan))
+    progress(STEP, 3, 3)
+
+
+def runtime(plan: BuildPlan) -> dict[str, str]:
+    """Return the properties that the pipeline is opened with.
+
+    Activations are computed in float32: some CPUs would choose bfloat16, and what is served then is no longer what
+    the checkpoint says. A 16-bit model keeps its KV cache in 16 bits too; quantized ones take OpenVINO's default.
+    """
+    exact = {"INFERENCE_PRECISION_HINT": "f32"}
+    if plan.conversion.recipe.weight_bits == 16:
+        return {**exact, "KV_CACHE_PRECISION": "f16"}
+    return exact
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of what compiled."""
+    return {name: metadata.version(name) for name in PACKAGES}
+
+
+TOOLCHAIN = Toolchain(name="openvino", kind="openvino", is_deferred=False, compile=compile_ir, versions=versions)

@@ -1,0 +1,100 @@
+"""Model families: config.json → ModelSpec, Hugging Face names ↔ checkpoint names, and where a model's files are."""
+
+from __future__ import annotations
+
+import functools
+import json
+from pathlib import Path
+from typing import Any
+
+from toolkit.errors import PlanInfeasible, UsageError
+from toolkit.models.family import ModelFamily, TensorNames
+from toolkit.registry import by_name, entries_in
+from toolkit.specs import ModelSource, ModelSpec, Progress, no_progress
+
+__all__ = ["ModelFamily", "TensorNames", "catalogue", "family_of", "locate", "read"]
+
+
+@functools.cache
+def catalogue() -> tuple[ModelFamily, ...]:
+    """Return every family that trtk converts."""
+    return tuple(entries_in("toolkit.models.families", "FAMILY", ModelFamily))
+
+
+def family_of(architecture: str) -> ModelFamily:
+    """Return the family of a Hugging Face architecture name; raises PlanInfeasible for one we do not convert."""
+    table = by_name(catalogue(), lambda family: family.architectures)
+    if architecture not in table:
+        raise PlanInfeasible(
+            f"trtk does not convert {architecture} yet; it converts {', '.join(sorted(table))}.",
+            hint="`trtk models` lists the families.",
+        )
+    return table[architecture]
+
+
+def read(source: ModelSource) -> ModelSpec:
+    """Return the ModelSpec of a located model, from its config.json and generation_config.json."""
+    folder = Path(source.path)
+    config = _json_file(folder / "config.json")
+    architectures = config.get("architectures")
+    if not architectures:
+        raise PlanInfeasible(
+            f"{folder / 'config.json'} names no architecture.", hint='Add "architectures": ["LlamaForCausalLM"].'
+        )
+    generation = folder / "generation_config.json"
+    if generation.is_file():  # chat models stop on more tokens than config.json says
+        config["eos_token_id"] = _json_file(generation).get("eos_token_id", config.get("eos_token_id"))
+    return family_of(architectures[0]).describe(config)
+
+
+def locate(name: str, *, progress: Progress = no_progress) -> ModelSource:
+    """Return where MODEL's files are: `demo`, a local Hugging Face folder, or a hub id `org/name[@revision]`."""
+    if name == "demo":
+        from toolkit.models import demo
+
+        return demo.fetch(progress)
+    folder = Path(name)
+    if folder.is_dir():
+        return _local(name, folder)
+    if name.startswith((".", "/", "~")) or name.count("/") != 1:
+        raise UsageError(
+            f"There is no folder {name!r}, and it is no hub id either.",
+            hint="MODEL is `demo`, a local Hugging Face folder, or org/name[@revision].",
+        )
+    from toolkit.models import hub
+
+    return hub.fetch(name)
+
+
+def _local(name: str, folder: Path) -> ModelSource:
+    if not (folder / "config.json").is_file():
+        raise UsageError(
+            f"{folder} holds no config.json, so it is no Hugging Face model folder.",
+            hint="Give the folder that has config.json and *.safetensors.",
+        )
+    need_safetensors(name, [path.name for path in folder.iterdir()])
+    return ModelSource(name=name, path=str(folder.resolve()), revision="local")
+
+
+def need_safetensors(name: str, files: list[str]) -> None:
+    """Refuse a model that has only pickled weights, or none."""
+    if any(file.endswith(".safetensors") for file in files):
+        return
+    pickles = sorted(file for file in files if file.endswith((".bin", ".pt", ".pth", ".ckpt", ".pkl")))
+    if pickles:
+        raise PlanInfeasible(
+            f"{name} has its weights only as pickle ({pickles[0]}), which can run code when it is read; "
+            "trtk reads safetensors only.",
+            hint="Use a revision with *.safetensors, or convert it in a sandbox with `save_pretrained`.",
+        )
+    raise UsageError(f"{name} holds no *.safetensors weights.", hint="Download the weights into the same folder.")
+
+
+def _json_file(path: Path) -> dict[str, Any]:
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise UsageError(f"{path} is not JSON: {error}.", hint="Download it again.") from error
+    if not isinstance(document, dict):
+        raise UsageError(f"{path} is no JSON object.", hint="Download it again.")
+    return document

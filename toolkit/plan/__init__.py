@@ -1,0 +1,95 @@
+"""Specs → ConversionPlan and BuildPlan, or a refusal with reasons. Pure: no disk, no clock, no environment."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from toolkit.errors import PlanInfeasible
+from toolkit.plan import build_flags, groups, limits, memory, support
+from toolkit.plan.limits import Asked
+from toolkit.specs import (
+    BuildPlan,
+    CalibrationSpec,
+    ConversionPlan,
+    GpuSpec,
+    ModelSpec,
+    QuantRecipe,
+    Release,
+    to_json,
+)
+
+__all__ = ["Asked", "Target", "conversion", "make", "memory"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Target:
+    """Where and how an engine is to run."""
+
+    gpu: GpuSpec
+    release: Release
+    flow: str = "auto"
+
+
+def conversion(
+    model: ModelSpec,
+    recipe: QuantRecipe,
+    *,
+    group_size: int | None = None,
+    dtype: str = "float16",
+    calibration: CalibrationSpec | None = None,
+    device: str = "cpu",
+) -> ConversionPlan:
+    """Return what a checkpoint's bytes depend on; calibration is kept only where the recipe needs it."""
+    size, choices = groups.choose(model, recipe, group_size)
+    if recipe.needs_calibration and calibration is None:
+        raise PlanInfeasible(f"{recipe.name} needs calibration text.", hint="--calib self lets the model write it.")
+    return ConversionPlan(
+        model=model,
+        recipe=recipe,
+        group_size=size,
+        dtype=dtype,
+        calibration=calibration if recipe.needs_calibration else None,
+        device=device,
+        choices=choices,
+    )
+
+
+def make(converted: ConversionPlan, target: Target, asked: Asked, *, recipes: Iterable[QuantRecipe] = ()) -> BuildPlan:
+    """Return the plan of a build; raises PlanInfeasible with the reason and a way out.
+
+    RECIPES are those that a refusal may recommend.
+    """
+    model, recipe, gpu = converted.model, converted.recipe, target.gpu
+    flow, flow_choices = support.choose_flow(gpu, recipe, target.release, asked=target.flow, recipes=recipes)
+    weights = memory.weights_bytes(model, recipe, converted.group_size)
+    bounds, kv_bytes, limit_choices = limits.choose(gpu, model, asked, weights_bytes=weights)
+    is_engine = flow == support.ENGINE
+    plan = BuildPlan(
+        plan_id="",
+        gpu=gpu,
+        conversion=converted,
+        release=target.release,
+        flow=flow,
+        toolchain=support.TOOLCHAINS[flow],
+        builder="defer" if is_engine else "local",
+        limits=bounds,
+        weights_bytes=weights,
+        kv_bytes_per_token=memory.kv_bytes_per_token(model),
+        kv_bytes=kv_bytes,
+        build_flags=build_flags.choose(gpu, recipe, bounds, dtype=converted.dtype) if is_engine else (),
+        choices=(*converted.choices, *flow_choices, *limit_choices),
+    )
+    return dataclasses.replace(plan, plan_id=_digest(plan))
+
+
+def _digest(plan: BuildPlan) -> str:
+    """Return 16 hex digits of everything in the plan that changes what is built; sources and notes do not."""
+    document = to_json(plan)
+    for noun in (document["gpu"], document["release"], document["conversion"]["recipe"]):
+        for words in ("sources", "notes", "papers", "title", "aliases"):
+            noun.pop(words, None)
+    return hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()[:16]

@@ -1,0 +1,62 @@
+"""The group size of 4-bit weights: it must divide every linear's input."""
+
+from __future__ import annotations
+
+from toolkit.errors import PlanInfeasible
+from toolkit.specs import Choice, ModelSpec, QuantRecipe
+
+#: Sizes that group-wise kernels take, largest first: fewer scales, fewer bytes.
+SIZES = (128, 64, 32)
+
+
+def inputs_of_linears(model: ModelSpec) -> dict[str, int]:
+    """Return K of every quantized linear."""
+    return {
+        "attention.qkv": model.hidden_size,
+        "attention.dense": model.num_heads * model.head_dim,
+        "mlp.fc": model.hidden_size,
+        "mlp.gate": model.hidden_size,
+        "mlp.proj": model.intermediate_size,
+    }
+
+
+def choose(model: ModelSpec, recipe: QuantRecipe, asked: int | None) -> tuple[int | None, tuple[Choice, ...]]:
+    """Return the group size and why; raises PlanInfeasible when the asked one does not divide a K, or none does."""
+    if recipe.default_group_size is None:
+        if asked is not None:
+            raise PlanInfeasible(
+                f"{recipe.name} has no groups, so --group-size {asked} cannot be meant.", hint="Leave --group-size out."
+            )
+        return None, ()
+    inputs = inputs_of_linears(model)
+    fitting = [size for size in SIZES if all(width % size == 0 for width in inputs.values())]
+    if not fitting:
+        module, width = next((name, k) for name, k in inputs.items() if k % SIZES[-1])
+        raise PlanInfeasible(
+            f"{recipe.name} needs a group size of {', '.join(map(str, SIZES))} that divides every input; "
+            f"{module} has K = {width}.",
+            hint="Try --quant int8.",
+        )
+    if asked is not None:
+        return _asked(asked, inputs, fitting), (Choice(name="group_size", value=str(asked), reason="as asked"),)
+    size = fitting[0]
+    if size == recipe.default_group_size:
+        return size, (Choice(name="group_size", value=str(size), reason="the usual size; it divides every K"),)
+    module, width = next((name, k) for name, k in inputs.items() if k % recipe.default_group_size)
+    reason = f"{recipe.default_group_size} does not divide {module}'s K of {width}; {size} is the largest that does"
+    return size, (Choice(name="group_size", value=str(size), reason=reason),)
+
+
+def _asked(asked: int, inputs: dict[str, int], fitting: list[int]) -> int:
+    for module, width in inputs.items():
+        if width % asked:
+            raise PlanInfeasible(
+                f"--group-size {asked} does not divide {module}'s K of {width}.",
+                hint=f"Try --group-size {fitting[0]}.",
+            )
+    if asked not in SIZES:
+        raise PlanInfeasible(
+            f"--group-size {asked} is not one that kernels take: {', '.join(map(str, SIZES))}.",
+            hint=f"Try --group-size {fitting[0]}.",
+        )
+    return asked

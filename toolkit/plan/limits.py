@@ -1,0 +1,97 @@
+"""What an engine is built for: batch, sequence and token limits that the memory can hold."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from toolkit.errors import PlanInfeasible
+from toolkit.plan import memory
+from toolkit.specs import Choice, GpuSpec, Limits, ModelSpec
+
+#: Defaults where the user says nothing: long enough for chat with documents, short enough for small cards.
+DEFAULT_SEQ_LEN = 8192
+DEFAULT_NUM_TOKENS = 8192
+#: Prefill pieces of the CPU engine: larger ones starve running streams.
+CPU_NUM_TOKENS = 1024
+CPU_BATCH_SIZE = 64
+MAX_BATCH_SIZE = 256
+#: Average share of max_seq_len that a request is taken to use when the batch size is chosen.
+TYPICAL_FILL = 0.25
+#: The KV pool of the CPU engine.
+CPU_KV_BYTES = memory.GIB
+#: TensorRT-LLM's default share of free memory for the KV cache.
+KV_FRACTION = 0.9
+
+
+@dataclass(frozen=True, kw_only=True)
+class Asked:
+    """Limits that the user set; None leaves them to the plan."""
+
+    max_batch_size: int | None = None
+    max_seq_len: int | None = None
+    max_num_tokens: int | None = None
+
+
+def choose(
+    gpu: GpuSpec, model: ModelSpec, asked: Asked, *, weights_bytes: int
+) -> tuple[Limits, int, tuple[Choice, ...]]:
+    """Return limits, bytes of the KV pool and reasons; raises PlanInfeasible when not even one request fits."""
+    seq_len, seq_reason = _seq_len(model, asked)
+    tokens = asked.max_num_tokens or (CPU_NUM_TOKENS if gpu.is_cpu else min(DEFAULT_NUM_TOKENS, seq_len))
+    draft = Limits(max_batch_size=1, max_seq_len=seq_len, max_num_tokens=tokens)
+    per_token = memory.kv_bytes_per_token(model)
+    kv_bytes = CPU_KV_BYTES if gpu.is_cpu else _gpu_kv_bytes(gpu, model, draft, weights_bytes)
+    if kv_bytes < per_token * seq_len:
+        raise PlanInfeasible(
+            f"The KV cache of one request of {seq_len} tokens takes {per_token * seq_len / memory.GIB:.2f} GiB, "
+            f"but {kv_bytes / memory.GIB:.2f} GiB are left for it on {gpu.title}.",
+            hint=f"Try --max-seq-len {max(256, kv_bytes // per_token // 256 * 256)}.",
+        )
+    batch, batch_reason = _batch_size(gpu, asked, kv_bytes, per_token * seq_len)
+    choices = (
+        Choice(name="max_seq_len", value=str(seq_len), reason=seq_reason),
+        Choice(name="max_num_tokens", value=str(tokens), reason=_tokens_reason(gpu, asked)),
+        Choice(name="max_batch_size", value=str(batch), reason=batch_reason),
+    )
+    return Limits(max_batch_size=batch, max_seq_len=seq_len, max_num_tokens=tokens), kv_bytes, choices
+
+
+def _seq_len(model: ModelSpec, asked: Asked) -> tuple[int, str]:
+    if asked.max_seq_len:
+        if asked.max_seq_len > model.max_position_embeddings:
+            raise PlanInfeasible(
+                f"--max-seq-len {asked.max_seq_len} is beyond the model's {model.max_position_embeddings} positions.",
+                hint=f"Try --max-seq-len {model.max_position_embeddings}.",
+            )
+        return asked.max_seq_len, "as asked"
+    if model.max_position_embeddings <= DEFAULT_SEQ_LEN:
+        return model.max_position_embeddings, "all positions of the model"
+    return DEFAULT_SEQ_LEN, f"of the model's {model.max_position_embeddings} positions; more costs KV cache"
+
+
+def _gpu_kv_bytes(gpu: GpuSpec, model: ModelSpec, draft: Limits, weights_bytes: int) -> int:
+    usable = gpu.memory_usable_mib * memory.MIB
+    needed = weights_bytes + memory.activation_bytes(model, draft) + memory.RUNTIME_BYTES
+    if needed >= usable:
+        raise PlanInfeasible(
+            f"The weights take {weights_bytes / memory.GIB:.2f} GiB and the engine {needed / memory.GIB:.2f} GiB in "
+            f"all; {gpu.title} has {usable / memory.GIB:.2f} GiB.",
+            hint="Try fewer bits (--quant int4), or a larger card: `trtk gpus`.",
+        )
+    return int(KV_FRACTION * (usable - needed))
+
+
+def _batch_size(gpu: GpuSpec, asked: Asked, kv_bytes: int, bytes_per_request: int) -> tuple[int, str]:
+    if asked.max_batch_size:
+        return asked.max_batch_size, "as asked"
+    if gpu.is_cpu:
+        return CPU_BATCH_SIZE, "beyond it more requests in flight only wait for the cores"
+    fitting = int(kv_bytes / (bytes_per_request * TYPICAL_FILL))
+    batch = max(1, min(MAX_BATCH_SIZE, fitting))
+    return batch, f"requests of a quarter of max_seq_len that {kv_bytes / memory.GIB:.1f} GiB of KV cache hold"
+
+
+def _tokens_reason(gpu: GpuSpec, asked: Asked) -> str:
+    if asked.max_num_tokens:
+        return "as asked"
+    return "prefill in pieces, so that running streams go on" if gpu.is_cpu else "activation memory grows with it"

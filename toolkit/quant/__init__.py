@@ -1,0 +1,43 @@
+"""Quantizations: recipes (pure) and, inside functions, the arithmetic."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+
+from toolkit.quant import matrix
+from toolkit.quant.algorithm import Algorithm
+from toolkit.registry import by_name, entries_in, pick
+from toolkit.specs import QuantRecipe
+
+__all__ = ["algorithm", "catalogue", "get"]
+
+
+@functools.cache
+def _algorithms() -> tuple[Algorithm, ...]:
+    return tuple(entries_in("toolkit.quant.algorithms", "ALGORITHM", Algorithm))
+
+
+@functools.cache
+def catalogue() -> tuple[QuantRecipe, ...]:
+    """Return every recipe, with the SMs and flows of the support matrix filled in."""
+    return tuple(_placed(entry.recipe) for entry in _algorithms())
+
+
+def get(name: str) -> QuantRecipe:
+    """Return a recipe by name or alias; raises UnknownName with the nearest."""
+    table = by_name(catalogue(), lambda recipe: (recipe.name, *recipe.aliases))
+    return pick(table, name.lower().replace("-", "_"), kind="quantization", command="trtk quants")
+
+
+def algorithm(recipe: QuantRecipe) -> Algorithm:
+    """Return the algorithm of a recipe."""
+    return next(entry for entry in _algorithms() if entry.recipe.name == recipe.name)
+
+
+def _placed(recipe: QuantRecipe) -> QuantRecipe:
+    return dataclasses.replace(
+        recipe,
+        sms_by_flow={flow: matrix.supported_sms(recipe.quant_algo, flow) for flow in matrix.flows()},
+        unverified_sms_by_flow={flow: matrix.unverified_sms(recipe.quant_algo, flow) for flow in matrix.flows()},
+    )

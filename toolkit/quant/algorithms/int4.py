@@ -1,0 +1,50 @@
+"""W4A16_AWQ: 4-bit weights whose salient channels are scaled up before rounding."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from toolkit.quant import awq, int4
+from toolkit.quant.algorithm import Algorithm, LinearGroup, Settings
+from toolkit.specs import QuantRecipe
+
+if TYPE_CHECKING:
+    import torch
+
+
+def quantize(group: LinearGroup, settings: Settings) -> dict[str, torch.Tensor]:
+    """Return packed integers under searched channel scales (shared by the group) and searched clips."""
+    import torch
+
+    assert settings.group_size, "plan.conversion chose no group size"
+    assert group.statistics, "int4 needs calibration"
+    weight = torch.cat(list(group.weights.values()))
+    found = awq.search(weight, group.statistics, group_size=settings.group_size)
+    # What the engine multiplies activations by is rounded to the model dtype, so the weights are scaled by its inverse.
+    prequant = (1 / found.channel_scales).to(settings.dtype)
+    scaled = weight / prequant.float()
+    scales = awq.clipped_scales(scaled, group.statistics, prequant=prequant.float(), group_size=settings.group_size)
+    integers = int4.rounded(scaled, scales)
+    tensors = {}
+    start = 0
+    for module, part in group.weights.items():
+        rows = slice(start, start + part.shape[0])
+        tensors.update(int4.tensors_of(module, integers[rows], scales[rows], prequant=prequant))
+        start = rows.stop
+    return tensors
+
+
+ALGORITHM = Algorithm(
+    recipe=QuantRecipe(
+        name="int4",
+        title="4-bit weights by AWQ, 16-bit activations",
+        aliases=("int4_awq", "awq", "w4a16_awq"),
+        quant_algo="W4A16_AWQ",
+        weight_bits=4,
+        activation_bits=16,
+        default_group_size=128,
+        needs_calibration=True,
+        papers=("Lin et al., AWQ: Activation-aware Weight Quantization, arXiv:2306.00978",),
+    ),
+    quantize=quantize,
+)
