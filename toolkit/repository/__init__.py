@@ -1,0 +1,22 @@
+"""Triton model repositories: rendered from a spec, written whole, checked for what a parser does not see."""
+
+from __future__ import annotations
+
+from toolkit import registry
+from toolkit.repository.checking import check
+from toolkit.repository.layout import Layout
+from toolkit.repository.writing import write
+from toolkit.specs import RepositorySpec
+
+__all__ = ["Layout", "check", "layouts", "render", "write"]
+
+
+def layouts() -> dict[str, Layout]:
+    """Return every layout by name."""
+    entries = registry.entries_in("toolkit.repository.layouts", "LAYOUT", Layout)
+    return registry.by_name(entries, lambda layout: [layout.name])
+
+
+def render(spec: RepositorySpec) -> dict[str, str]:
+    """Return the files of a model repository: path below it → text. The same spec gives the same bytes."""
+    return registry.pick(layouts(), spec.layout, kind="repository layout").render(spec)
