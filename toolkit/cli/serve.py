@@ -133,8 +133,9 @@ def _follow(endpoint: Endpoint) -> None:
         output.note(f"Stopped {endpoint.name}.")
         return
     if any(status.endpoint.pid == endpoint.pid for status in server.running()):
+        error = server.died(endpoint)
         server.stop(endpoint.name)
-        raise server.died(endpoint)
+        raise error
     output.note(f"{endpoint.name} was stopped by another command.")
 
 

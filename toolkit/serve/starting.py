@@ -161,7 +161,7 @@ def _wait(record: Record, on_progress: Progress) -> None:
         on_progress("Starting Triton", min(elapsed, limit), limit)
         log = triton_log.read_tail(Path(record.endpoint.log_path))
         if not record.is_alive or triton_log.dead_stub(log):
-            raise _failed(record, processes.reap(record.endpoint.pid))
+            raise _failed(record)
         if elapsed > limit:
             raise _explained(
                 record, f"The server was not ready after {limit:.0f} s.", hint="Give it longer with --timeout."
@@ -176,7 +176,7 @@ def _wait(record: Record, on_progress: Progress) -> None:
     on_progress("Starting Triton", limit, limit)
 
 
-def _failed(record: Record, exit_code: int | None) -> TrtkError:
+def _failed(record: Record) -> TrtkError:
     log = triton_log.read_tail(Path(record.endpoint.log_path))
     port = triton_log.busy_port(log)
     if port is not None:
@@ -186,12 +186,13 @@ def _failed(record: Record, exit_code: int | None) -> TrtkError:
         return _explained(record, f"Model {failure.model!r} could not be loaded: {failure.reason}.")
     if reason := triton_log.dead_stub(log):
         return _explained(record, f"A model's Python process could not start: {reason}.")
-    return died(record.endpoint, exit_code)
+    return died(record.endpoint)
 
 
-def died(endpoint: Endpoint, exit_code: int | None = None) -> ServerError:
-    """Return the error of a server that ended by itself."""
+def died(endpoint: Endpoint) -> ServerError:
+    """Return the error of a server that ended by itself; how it ended is known where it was started."""
     how = ""
+    exit_code = processes.reap(endpoint.pid)
     if exit_code is not None:
         how = f" by {signal.Signals(-exit_code).name}" if exit_code < 0 else f" with exit code {exit_code}"
     return _error(endpoint, f"The server {endpoint.name!r} (pid {endpoint.pid}) ended{how}.")

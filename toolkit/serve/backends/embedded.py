@@ -34,11 +34,10 @@ def launch(spec: ServeSpec, server_id: str) -> Launch:
     libraries = [str(folder) for folder in _libpython_dirs()] + _split(os.environ.get("LD_LIBRARY_PATH"))
     environment = {
         MARKER: server_id,
-        # The stub embeds the first `python3` of PATH; that makes it run in this virtual environment.
+        # The stub embeds the first `python3` of PATH, which puts it into this virtual environment. It is isolated:
+        # PYTHONPATH, other PYTHON* variables and the user's site-packages mean nothing to it.
         "PATH": os.pathsep.join([python_dir, *_split(os.environ.get("PATH"))]),
         "LD_LIBRARY_PATH": os.pathsep.join(libraries),
-        "PYTHONDONTWRITEBYTECODE": "1",  # a model repository stays as it was built
-        "PYTHONUNBUFFERED": "1",
     }
     return Launch(argv=(str(root / "bin" / "tritonserver"), *_flags(spec, server_id)), environment=environment)
 

@@ -1,0 +1,228 @@
+"""`trtk serve`, `status`, `logs` and `stop` as a shell sees them, on a real tritonserver."""
+
+import contextlib
+import json
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from pathlib import Path
+
+import pytest
+
+ECHO = Path(__file__).parents[1] / "serve" / "echo_repository"
+
+
+@pytest.fixture
+def home(tmp_path):
+    shutil.copytree(ECHO, tmp_path / "echo")
+    yield tmp_path
+    trtk(tmp_path, "stop", "--all", "--timeout", "0")
+
+
+@pytest.fixture
+def port_options():
+    with contextlib.ExitStack() as stack:
+        sockets = [stack.enter_context(socket.socket()) for _ in range(3)]
+        for one in sockets:
+            one.bind(("127.0.0.1", 0))
+        http, grpc, metrics = (str(one.getsockname()[1]) for one in sockets)
+    return ["--http-port", http, "--grpc-port", grpc, "--metrics-port", metrics]
+
+
+def environment(home):
+    return {**os.environ, "TRTK_STATE": str(home / "state"), "TRTK_CACHE": str(home / "cache"), "COLUMNS": "80"}
+
+
+def command(*words):
+    return [sys.executable, "-c", "from toolkit.cli import main; main(prog_name='trtk')", *words]
+
+
+def trtk(home, *words):
+    done = subprocess.run(
+        command(*words), cwd=home, env=environment(home), check=False, capture_output=True, text=True, timeout=60
+    )
+    return done.returncode, done.stdout, done.stderr
+
+
+def foreground(home, *words):
+    return subprocess.Popen(
+        command(*words), cwd=home, env=environment(home), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+
+
+def processes_of(home):
+    """The processes that mention this test's folder, as `ps` sees them."""
+    asked = ["ps", "-ww", "-eo", "stat=,args="]
+    listing = subprocess.run(asked, check=True, capture_output=True, text=True).stdout
+    return [line for line in listing.splitlines() if str(home) in line and "triton" in line and line[0] != "Z"]
+
+
+def wait_until(is_so, timeout_s=20.0):
+    deadline = time.monotonic() + timeout_s
+    while not is_so():
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+
+
+@pytest.mark.server
+def test_a_detached_server_is_served_shown_logged_and_stopped(home, port_options):
+    http = f"http://127.0.0.1:{port_options[1]}"
+
+    code, out, said = trtk(home, "serve", "echo", "--detach", "--json", *port_options)
+
+    endpoint = json.loads(out)
+    assert (code, endpoint["name"], endpoint["http_url"]) == (0, "echo", http)
+    assert endpoint["spec"]["backend"] == "embedded"
+    assert said.splitlines()[0] == (
+        "This is the embedded Triton 2.51 on the CPU: for development, tests and rehearsal."
+    )
+    body = json.dumps({"text_input": "Olá", "max_tokens": 1}).encode()
+    with urllib.request.urlopen(f"{http}/v2/models/ensemble/generate", body, timeout=10) as answer:
+        assert json.load(answer) == {"model_name": "ensemble", "model_version": "1", "text_output": "Olá"}
+
+    code, out, said = trtk(home, "status")
+    assert (code, said) == (0, "")
+    assert re.fullmatch(
+        rf"echo: ready, pid {endpoint['pid']}, up \d+ s\n"
+        rf"  HTTP {http}  gRPC 127\.0\.0\.1:{port_options[3]}\n"
+        rf"  models ensemble\n  log {endpoint['log_path']}\n",
+        out,
+    )
+    (status,) = json.loads(trtk(home, "status", "--json")[1])["servers"]
+    assert {**status, "uptime_s": 0} == {
+        "endpoint": endpoint,
+        "state": "ready",
+        "uptime_s": 0,
+        "models": ["ensemble"],
+    }
+
+    code, out, _ = trtk(home, "logs", "-n", "1")
+    assert (code, out) == (0, Path(endpoint["log_path"]).read_text().splitlines()[-1] + "\n")
+
+    code, out, said = trtk(home, "stop")
+    assert (code, said) == (0, "")
+    assert re.fullmatch(r"Stopped echo in \d\.\d s\.\n", out)
+    assert processes_of(home) == []
+    assert trtk(home, "logs", "echo", "-n", "0")[0] == 0
+
+
+@pytest.mark.server
+def test_a_foreground_server_ends_with_ctrl_c_and_exit_code_0(home, port_options):
+    running = foreground(home, "serve", "echo", *port_options)
+    try:
+        assert re.fullmatch(r"echo is ready \(pid \d+\)\.\n", running.stdout.readline())
+        wait_until(lambda: "ready" in trtk(home, "status")[1])
+        running.send_signal(signal.SIGINT)
+        out, said = running.communicate(timeout=30)
+    finally:
+        running.kill()
+        running.communicate()
+
+    assert running.returncode == 0
+    assert out.splitlines()[-1] == (
+        f"Try: curl -s http://127.0.0.1:{port_options[1]}/v2/models/ensemble/generate "
+        """-d '{"text_input": "The capital of France is", "max_tokens": 32}'"""
+    )
+    assert said.splitlines()[-3:] == ["Ctrl-C stops it.", "Stopping echo.", "Stopped echo."]
+    wait_until(lambda: processes_of(home) == [])
+    assert trtk(home, "status") == (0, "No server is running. `trtk serve` starts one.\n", "")
+
+
+@pytest.mark.server
+def test_a_foreground_server_does_not_outlive_a_trtk_that_is_killed(home, port_options):
+    running = foreground(home, "serve", "echo", *port_options)
+    try:
+        assert running.stdout.readline().startswith("echo is ready")
+        assert len(processes_of(home)) >= 2
+    finally:
+        running.kill()
+        running.communicate()
+
+    wait_until(lambda: processes_of(home) == [])
+    wait_until(lambda: json.loads(trtk(home, "status", "--json")[1]) == {"servers": []})
+
+
+@pytest.mark.server
+def test_ctrl_c_while_starting_leaves_nothing_and_exits_130(home, port_options):
+    (home / "echo/ensemble/1/model.py").write_text("import time\ntime.sleep(60)\n")
+    running = foreground(home, "serve", "echo", "--detach", *port_options)
+    try:
+        wait_until(lambda: any("python_backend_stub" in line for line in processes_of(home)))
+        running.send_signal(signal.SIGINT)
+        out, said = running.communicate(timeout=30)
+    finally:
+        running.kill()
+        running.communicate()
+
+    assert (running.returncode, out, said.splitlines()[-1]) == (130, "", "Interrupted.")
+    wait_until(lambda: processes_of(home) == [])
+    assert json.loads(trtk(home, "status", "--json")[1]) == {"servers": []}
+
+
+@pytest.mark.server
+def test_a_foreground_server_that_dies_is_an_error_with_code_6(home, port_options):
+    running = foreground(home, "serve", "echo", *port_options)
+    try:
+        pid = int(re.search(r"pid (\d+)", running.stdout.readline())[1])
+        os.kill(pid, signal.SIGKILL)
+        _, said = running.communicate(timeout=30)
+    finally:
+        running.kill()
+        running.communicate()
+
+    assert running.returncode == 6
+    assert f"Error: The server 'echo' (pid {pid}) ended by SIGKILL." in said
+    wait_until(lambda: processes_of(home) == [])
+
+
+@pytest.mark.server
+def test_a_broken_model_exits_6_and_its_log_can_be_read_afterwards(home, port_options):
+    (home / "echo/ensemble/1/model.py").write_text("import nosuchlibrary\n")
+
+    code, out, said = trtk(home, "serve", "echo", "--detach", *port_options)
+
+    assert (code, out) == (6, "")
+    assert (
+        "\nError: Model 'ensemble' could not be loaded: ModuleNotFoundError: No module named 'nosuchlibrary'.\n" in said
+    )
+    assert said.endswith("\nHint: `trtk logs echo` shows its log.\n")
+    assert "nosuchlibrary" in trtk(home, "logs", "echo")[1]
+
+
+def test_a_dry_run_says_the_command_and_writes_nothing(home, port_options):
+    code, out, _ = trtk(home, "serve", "echo", "--dry-run", "--json", *port_options)
+
+    document = json.loads(out)
+    assert code == 0
+    assert f"--model-repository={home}/echo" in document["command"]
+    assert f"--http-port={port_options[1]}" in document["command"]
+    assert sorted(document["environment"]) == ["LD_LIBRARY_PATH", "PATH", "TRTK_SERVER_ID"]
+    assert not (home / "state").exists()
+    assert not (home / "cache").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "said"),
+    [
+        (["status"], 0, ""),
+        (["stop"], 2, "Error: No server is running.\nHint: `trtk serve` starts one.\n"),
+        (["stop", "x"], 2, "Error: There is no server named 'x'.\nHint: `trtk status` lists them.\n"),
+        (["stop", "x", "--all"], 2, "Error: Both a name (x) and --all were given.\nHint: Give one of them.\n"),
+        (["stop", "--all"], 0, ""),
+        (["logs"], 2, "Error: No server is running.\nHint: `trtk serve` starts one.\n"),
+        (
+            ["serve", "engines/none"],
+            2,
+            "Error: There is no folder engines/none.\nHint: `trtk build` makes one; `ls engines` lists them.\n",
+        ),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_without_a_server_each_command_says_so(home, words, code, said):
+    assert trtk(home, *words)[::2] == (code, said)

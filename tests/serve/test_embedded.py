@@ -1,0 +1,103 @@
+"""The embedded backend: what it writes, what it runs, what it refuses."""
+
+import dataclasses
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from toolkit import serve
+from toolkit.errors import UnknownName, UsageError
+from toolkit.serve import backend, starting
+from toolkit.specs import ServeSpec
+
+SPEC = ServeSpec(name="x", repository="/r", backend="embedded", http_port=9000, grpc_port=9001, metrics_port=9002)
+
+
+def test_every_address_is_loopback_and_what_writes_or_maps_memory_is_closed():
+    argv = backend.pick("auto").launch(SPEC, "abc").argv
+
+    assert Path(argv[0]).name == "tritonserver"
+    assert [flag for flag in argv if "address" in flag or "-port" in flag] == [
+        "--http-address=127.0.0.1",
+        "--http-port=9000",
+        "--grpc-address=127.0.0.1",
+        "--grpc-port=9001",
+        "--metrics-address=127.0.0.1",
+        "--metrics-port=9002",
+    ]
+    assert "--http-restricted-api=shared-memory,trace,logging:closed=abc" in argv
+    assert "--grpc-restricted-protocol=shared-memory,trace,logging:closed=abc" in argv
+    assert "--model-control-mode=none" in argv
+
+
+def test_the_backend_directory_is_made_once_in_the_cache_and_its_libraries_resolve(tmp_path, monkeypatch):
+    monkeypatch.setenv("TRTK_CACHE", str(tmp_path / "cache"))
+    embedded = backend.pick("embedded")
+    launch = embedded.launch(SPEC, "abc")
+    assert not (tmp_path / "cache").exists()
+
+    embedded.prepare()
+    (made,) = (tmp_path / "cache/triton").iterdir()
+    before = made.stat().st_mtime_ns
+    embedded.prepare()
+
+    (flag,) = [flag for flag in launch.argv if flag.startswith("--backend-directory=")]
+    folder = Path(flag.partition("=")[2]) / "python"
+    assert sorted(path.name for path in folder.iterdir()) == [
+        "libtriton_python.so",
+        "triton_python_backend_stub",
+        "triton_python_backend_utils.py",
+    ]
+    assert [path.name for path in (tmp_path / "cache/triton").iterdir()] == [made.name]
+    assert made.stat().st_mtime_ns == before
+    for name in ("libtriton_python.so", "triton_python_backend_stub"):
+        libraries = subprocess.run(
+            ["ldd", str(folder / name)],
+            env={**os.environ, **launch.environment},
+            check=True,
+            capture_output=True,
+            text=True,
+        )
+        assert "not found" not in libraries.stdout
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "192.168.1.5", "::", "example.org"])
+def test_an_address_that_others_can_reach_is_refused(host):
+    with pytest.raises(UsageError, match=r"listens on loopback only, not on .*older than the security floor"):
+        backend.pick("embedded").check(dataclasses.replace(SPEC, host=host))
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.0.0.2", "::1", "localhost"])
+def test_loopback_addresses_are_served(host):
+    backend.pick("embedded").check(dataclasses.replace(SPEC, host=host))
+
+
+def test_an_unknown_backend_is_named():
+    with pytest.raises(UnknownName, match="no serving backend named 'embeded'") as refused:
+        backend.pick("embeded")
+    assert "embedded" in refused.value.hint
+
+
+def test_a_repository_that_cannot_be_served_is_refused_before_anything_starts(tmp_path):
+    def refusal(**changes):
+        with pytest.raises(UsageError) as refused:
+            starting.check(dataclasses.replace(SPEC, repository=str(tmp_path / "r"), **changes))
+        return str(refused.value)
+
+    assert refusal() == f"There is no model repository at {tmp_path}/r."
+    (tmp_path / "r/a").mkdir(parents=True)
+    assert refusal() == f"{tmp_path}/r holds no model: no folder in it has a config.pbtxt."
+    (tmp_path / "r/a/config.pbtxt").write_text("")
+    assert refusal() == f"{tmp_path}/r has no model 'ensemble' to probe; it has a."
+    assert serve.running() == ()
+
+
+@pytest.mark.parametrize(("ports", "message"), [((1, 2, 2), "The three ports must differ"), ((0, 1, 2), "not a port")])
+def test_ports_that_cannot_be_meant_are_refused(ports, message):
+    from toolkit.serve import ports as checked
+
+    http, grpc, metrics = ports
+    with pytest.raises(UsageError, match=message):
+        checked.check(dataclasses.replace(SPEC, http_port=http, grpc_port=grpc, metrics_port=metrics))
