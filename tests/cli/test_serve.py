@@ -100,6 +100,7 @@ def test_a_detached_server_is_served_shown_logged_and_stopped(home, port_options
         "state": "ready",
         "uptime_s": 0,
         "models": ["ensemble"],
+        "problem": "",
     }
 
     code, out, _ = trtk(home, "logs", "-n", "1")

@@ -93,6 +93,21 @@ def test_a_killed_tritonserver_is_dead_in_the_status_and_stop_cleans_up_after_it
     assert (witness.lines(), region.exists(), serve.running()) == ([], False, ())
 
 
+def test_a_killed_stub_makes_its_server_not_ready_although_triton_says_it_is(spec, witness):
+    endpoint = serve.start(spec)
+    (stub,) = witness.pids("triton_python_backend_stub")
+    os.kill(stub, signal.SIGKILL)
+    _wait_until(lambda: not witness.pids("triton_python_backend_stub"))
+
+    (status,) = serve.running()
+
+    assert triton_http.models(endpoint.http_url) == ("ensemble",)
+    assert (status.state, status.models) == ("not ready", ())
+    assert status.problem == f"a model's Python process died (pid {stub}); start it again"
+    stopped = serve.stop("echo")
+    assert (stopped.was_alive, witness.lines()) == (True, [])
+
+
 def test_a_name_of_a_dead_server_can_be_used_again(spec, witness):
     first = serve.start(spec)
     (region,) = witness.regions()

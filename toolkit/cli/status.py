@@ -37,8 +37,9 @@ def card(one: ServerStatus) -> str:
             f"  log   {end.log_path}\n  `trtk stop {end.name}` cleans up after it."
         )
     models = ", ".join(one.models) or "-"
+    why = f": {one.problem}" if one.problem else ""
     return (
-        f"{end.name}: {one.state}, pid {end.pid}, up {duration(one.uptime_s)}\n"
+        f"{end.name}: {one.state}{why}, pid {end.pid}, up {duration(one.uptime_s)}\n"
         f"  HTTP {end.http_url}  gRPC {end.grpc_url}\n  models {models}\n  log {end.log_path}"
     )
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 PROC = Path("/proc")
 #: Field numbers of /proc/PID/stat after the command name (proc(5), less the first two).
-STATE, PROCESS_GROUP, SESSION, START_TICKS = 0, 2, 3, 19
+STATE, PARENT, SESSION, START_TICKS = 0, 1, 3, 19
 LISTENING = "0A"
 
 
@@ -63,6 +63,11 @@ def in_session(session: int) -> set[Process]:
     return {one for one in _all() if (fields := _stat(one.pid)) and int(fields[SESSION]) == session}
 
 
+def dead_children(parent: int) -> list[int]:
+    """Return the pids of children that ended and that the parent has not taken notice of."""
+    return [pid for pid in _pids() if (fields := _stat(pid)) and fields[STATE] == "Z" and int(fields[PARENT]) == parent]
+
+
 def send(one: Process, signal_number: int) -> None:
     """Send a signal, if exactly this process still lives and is ours to signal."""
     if is_alive(one):
@@ -112,8 +117,11 @@ def _listening_inodes(port: int) -> set[str]:
 
 
 def _all() -> list[Process]:
-    pids = [int(entry.name) for entry in PROC.iterdir() if entry.name.isdigit()]
-    return [one for pid in pids if (one := process(pid)) is not None]
+    return [one for pid in _pids() if (one := process(pid)) is not None]
+
+
+def _pids() -> list[int]:
+    return [int(entry.name) for entry in PROC.iterdir() if entry.name.isdigit()]
 
 
 def _stat(pid: int) -> list[str] | None:

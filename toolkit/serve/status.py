@@ -19,6 +19,7 @@ class ServerStatus:
     state: str  # ready, not ready, dead
     uptime_s: float
     models: tuple[str, ...]  # that are ready
+    problem: str = ""  # why it is not ready, where that is known
 
 
 def running() -> tuple[ServerStatus, ...]:
@@ -56,12 +57,22 @@ def _status(record: Record) -> ServerStatus:
     if record.endpoint.pid == NOT_STARTED:
         return ServerStatus(endpoint=record.endpoint, state="not ready", uptime_s=0.0, models=())
     url = record.endpoint.http_url
-    # Until the probe answers, its starter says so; when that is gone, Triton's own word counts.
-    may_be_ready = record.is_ready or not processes.is_alive(record.owner)
-    is_ready = may_be_ready and triton_http.is_ready(url, record.server_id)
+    problem = _problem(record)
+    is_ready = not problem and triton_http.is_ready(url, record.server_id)
     return ServerStatus(
         endpoint=record.endpoint,
         state="ready" if is_ready else "not ready",
         uptime_s=round(processes.uptime_s(record.process), 1),
         models=triton_http.models(url) if is_ready else (),
+        problem=problem,
     )
+
+
+def _problem(record: Record) -> str:
+    # Until the probe answers, its starter says so; when that is gone, Triton's own word counts.
+    if not record.is_ready and processes.is_alive(record.owner):
+        return "it is still starting"
+    # 2.51 goes on calling itself ready when a stub is gone, and answers every request of that model with an error.
+    if dead := processes.dead_children(record.endpoint.pid):
+        return f"a model's Python process died (pid {', '.join(map(str, dead))}); start it again"
+    return ""
