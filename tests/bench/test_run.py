@@ -104,14 +104,12 @@ def test_a_server_that_dies_ends_the_run_and_keeps_what_was_measured(serve, sche
     counted = [record.outcome for record in found.records]
     kinds = [record.error for record in found.records[8:]]
     assert counted[:8] == ["ok"] * 8
-    assert kinds == ["stream_broken", "connection_refused"]
+    # A dying process may still accept a connection or two before it refuses them.
+    assert (kinds[-1], set(kinds[:-1])) == ("connection_refused", {"stream_broken"})
     assert found.stop_reason.startswith("The server at ")
     document = bench.summarise(found, {}).document
-    assert (document["valid"], document["requests"]["ok"], document["errors"]) == (
-        False,
-        8,
-        {"stream_broken": 1, "connection_refused": 1},
-    )
+    assert (document["valid"], document["requests"]["ok"]) == (False, 8)
+    assert document["errors"] == {"stream_broken": len(kinds) - 1, "connection_refused": 1}
 
 
 def test_a_connection_that_is_cut_does_not_end_the_run(serve):
@@ -197,3 +195,15 @@ def test_snapshots_and_progress_say_how_far_the_run_is(serve):
     assert (seen[-1].step, seen[-1].completed, seen[-1].in_flight, seen[-1].output_tokens) == ("load test", 8, 0, 64)
     assert seen[-1].ttft_p50_ms > 20
     assert (steps[-1], {step for step, _, _ in steps}) == (("load test", 8.0, 8.0), {"warm-up", "load test"})
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+def test_prompts_longer_than_a_flow_control_window_arrive(serve, scheme):
+    found = run(serve().url(scheme), requests=4, isl=60_000)
+    assert {record.outcome for record in found.records} == {"ok"}
+
+
+def test_the_http_port_given_as_grpc_is_said_so(serve):
+    url = serve().http.replace("http", "grpc")
+    with pytest.raises(ServerError, match=r"No Triton server answers at grpc://.*: "):
+        run(url)

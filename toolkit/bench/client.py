@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import datetime
+import itertools
 import signal
 import statistics
 import threading
@@ -20,6 +21,8 @@ from toolkit.errors import ServerError
 from toolkit.specs import LoadProfile, Progress, RequestRecord, no_progress
 
 SNAPSHOT_EVERY_S = 0.25
+#: Prompts of so many tokens in all are made before the clock starts: making them later delays what is in flight.
+TOKENS_AHEAD = 400_000
 RECENT_REQUESTS = 200
 #: A server that fails so many requests in a row, or three for every slot, is not worth more of them.
 FAILURES_IN_A_ROW = 20
@@ -44,6 +47,7 @@ class Load:
         self._failed_in_a_row = 0
         self._active: set[Answer] = set()
         self._tasks: list[asyncio.Task[None]] = []
+        self._prompts = _prompts_ahead(profile)
         self._busy_s = 0.0
         self._busy_since = 0.0
 
@@ -92,12 +96,9 @@ class Load:
     def _next_ask(self) -> Ask:
         profile, index = self.profile, self._sent
         self._sent += 1
-        given = profile.prompts
         return Ask(
             request_id=f"{profile.seed}-{index}",
-            prompt=given[index % len(given)]
-            if given
-            else prompts.made(seed=profile.seed, index=index, tokens=profile.isl),
+            prompt=next(self._prompts),
             max_tokens=profile.osl,
             seed=profile.seed + index,
         )
@@ -186,6 +187,18 @@ class Load:
             + sum(answer.chunks for answer in self._active),
             ttft_p50_ms=statistics.median(recent) if recent else None,
         )
+
+
+def _prompts_ahead(profile: LoadProfile) -> Iterator[str]:
+    if profile.prompts:
+        return itertools.cycle(profile.prompts)
+    wanted = profile.requests or profile.concurrency * 64
+    count = min(wanted, max(TOKENS_AHEAD // profile.isl, profile.concurrency))
+
+    def made(index: int) -> str:
+        return prompts.made(seed=profile.seed, index=index, tokens=profile.isl)
+
+    return itertools.chain([made(index) for index in range(count)], map(made, itertools.count(count)))
 
 
 async def measured(

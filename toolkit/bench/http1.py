@@ -79,8 +79,10 @@ class Client:
             connection = response.connection
             yield response
             is_done = response.is_reusable
-        except (ConnectionError, asyncio.IncompleteReadError, asyncio.LimitOverrunError) as error:
-            raise SendFailed("stream_broken", f"The connection broke: {error or type(error).__name__}.") from error
+        except asyncio.IncompleteReadError as error:
+            raise SendFailed("stream_broken", "The connection broke: the server closed it.") from error
+        except (ConnectionError, asyncio.LimitOverrunError) as error:
+            raise SendFailed("stream_broken", f"The connection broke: {error}.") from error
         except ValueError as error:
             raise SendFailed("bad_response", f"The response is not HTTP: {error}.") from error
         finally:
@@ -128,7 +130,7 @@ class Client:
         except asyncio.TimeoutError as error:
             raise SendFailed("connection_refused", f"No connection within {CONNECT_TIMEOUT_S:.0f} s.") from error
         except OSError as error:
-            raise SendFailed("connection_refused", str(error)) from error
+            raise SendFailed("connection_refused", f"{error}.") from error
         return Connection(reader, writer)
 
     def _give_back(self, connection: Connection, *, is_reusable: bool) -> None:

@@ -67,7 +67,7 @@ def _uncounted_input(run: Run) -> str | None:
 
 
 def _littles_law(run: Run) -> str | None:
-    from_records = sum(record.end_s - record.sent_s for record in run.records) / run.duration_s
+    from_records = sum(record.end_s - record.scheduled_s for record in run.records) / run.duration_s
     if abs(from_records - run.mean_in_flight) <= LITTLES_LAW_TOLERANCE * max(run.mean_in_flight, from_records):
         return None
     return (

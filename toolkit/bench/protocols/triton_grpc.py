@@ -5,33 +5,22 @@ from __future__ import annotations
 import time
 from importlib.util import find_spec
 from typing import Any
-from urllib.parse import urlsplit
 
-from toolkit.bench import tensors
+from toolkit.bench import http2, tensors
 from toolkit.bench.answer import Answer, SendFailed
 from toolkit.bench.session import Ask, ModelCounts, Protocol, ServerFacts, Session
 from toolkit.errors import MissingError, ServerError, UnknownName
 from toolkit.specs import LoadProfile
 
 SERVICE = "/inference.GRPCInferenceService/"
-OPTIONS = (
-    ("grpc.max_receive_message_length", -1),
-    ("grpc.use_local_subchannel_pool", 1),
-    ("grpc.enable_http_proxy", 0),
-)
-CONNECT_TIMEOUT_S = 10.0
 #: In front of a string on the wire.
 LENGTH_BYTES = 4
-
-#: What gRPC's core says when the network, not the server, ended a call.
-REFUSED = ("Connection refused", "failed to connect", "Failed to connect", "DNS resolution failed")
-BROKEN = ("Socket closed", "Connection reset", "recvmsg", "GOAWAY", "Stream removed", "Broken pipe", "RST_STREAM")
 
 
 class GrpcSession:
     """One channel; requests are built once and filled in, responses are read as raw tensors."""
 
-    def __init__(self, channel: Any, profile: LoadProfile, described: Any, server: Any) -> None:
+    def __init__(self, channel: http2.Channel, profile: LoadProfile, described: Any, server: Any) -> None:
         from tritonclient.grpc import service_pb2
 
         self._channel = channel
@@ -43,13 +32,6 @@ class GrpcSession:
             [output.name for output in described.outputs],
         )
         self._is_unary = False
-        self._stream = channel.stream_stream(
-            SERVICE + "ModelStreamInfer",
-            response_deserializer=service_pb2.ModelStreamInferResponse.FromString,
-        )
-        self._infer = channel.unary_unary(
-            SERVICE + "ModelInfer", response_deserializer=service_pb2.ModelInferResponse.FromString
-        )
         self.facts = ServerFacts(
             name=server.name,
             version=server.version,
@@ -65,7 +47,7 @@ class GrpcSession:
         """Use ModelInfer where nothing streams, except for decoupled models: Triton serves those by stream only."""
         if not self._profile.is_streaming:
             asked = self._messages.ModelConfigRequest(name=self._profile.model)
-            answer = await call(self._channel, "ModelConfig", asked, self._messages.ModelConfigResponse)
+            answer = await unary(self._channel, "ModelConfig", asked, self._messages.ModelConfigResponse)
             self._is_unary = not answer.config.model_transaction_policy.decoupled
 
     def request(self, ask: Ask) -> bytes:
@@ -86,52 +68,47 @@ class GrpcSession:
 
     async def send(self, ask: Ask, answer: Answer) -> None:
         """Send one request and feed its responses into ANSWER."""
-        import grpc
-
         request = self.request(ask)
+        method = "ModelInfer" if self._is_unary else "ModelStreamInfer"
+        receive = self._one_into(answer) if self._is_unary else self._stream_into(answer)
         answer.sent = time.perf_counter()
-        try:
-            if self._is_unary:
-                response = await self._infer(request)
-                answer.end = time.perf_counter()
-                take(response, answer.end, answer)
-            else:
-                await self._follow(request, answer)
-        except grpc.aio.AioRpcError as error:
-            raise SendFailed(kind_of(error), error.details() or error.code().name) from error
-
-    async def _follow(self, request: bytes, answer: Answer) -> None:
-        import grpc
-
-        end_of_stream, clock, read_from = grpc.aio.EOF, time.perf_counter, self._stream()
-        try:
-            await read_from.write(request)
-            await read_from.done_writing()
-            while (message := await read_from.read()) is not end_of_stream:
-                now = clock()
-                if message.error_message:
-                    raise SendFailed("server_error", message.error_message)
-                if take(message.infer_response, now, answer):
-                    answer.end = now
-        finally:
-            read_from.cancel()
+        await self._channel.call(SERVICE + method, request, receive)
         if answer.end is None:
             raise SendFailed("bad_response", "The stream ended without a final response.")
 
+    def _one_into(self, answer: Answer) -> http2.Receive:
+        parse = self._messages.ModelInferResponse.FromString
+
+        def receive(message: bytes, now: float) -> None:
+            take(parse(message), now, answer)
+            answer.end = now
+
+        return receive
+
+    def _stream_into(self, answer: Answer) -> http2.Receive:
+        parse = self._messages.ModelStreamInferResponse.FromString
+
+        def receive(message: bytes, now: float) -> None:
+            response = parse(message)
+            if response.error_message:
+                raise SendFailed("server_error", response.error_message)
+            if take(response.infer_response, now, answer):
+                answer.end = now
+
+        return receive
+
     async def statistics(self) -> dict[str, ModelCounts] | None:
         """Return the server's counts by model."""
-        import grpc
-
         asked, kind = self._messages.ModelStatisticsRequest(), self._messages.ModelStatisticsResponse
         try:
-            answer = await call(self._channel, "ModelStatistics", asked, kind)
-        except grpc.aio.AioRpcError:
+            answer = await unary(self._channel, "ModelStatistics", asked, kind)
+        except SendFailed:
             return None
         return {model.name: counts_of(model) for model in answer.model_stats}
 
     async def close(self) -> None:
-        """Close the channel."""
-        await self._channel.close()
+        """Close the connection."""
+        self._channel.close()
 
 
 def take(response: Any, now: float, answer: Answer) -> bool:
@@ -151,18 +128,6 @@ def take(response: Any, now: float, answer: Answer) -> bool:
     return bool(response.parameters["triton_final_response"].bool_param)
 
 
-def kind_of(error: Any) -> str:
-    """Name a failed call for the count of errors."""
-    import grpc
-
-    details = error.details() or ""
-    if error.code() == grpc.StatusCode.DEADLINE_EXCEEDED:
-        return "timeout"
-    if any(text in details for text in REFUSED):
-        return "connection_refused"
-    return "stream_broken" if any(text in details for text in BROKEN) else "server_error"
-
-
 def counts_of(model: Any) -> ModelCounts:
     """Return one model's statistics; Triton counts nanoseconds."""
     stats = model.inference_stats
@@ -177,61 +142,50 @@ def counts_of(model: Any) -> ModelCounts:
     )
 
 
-async def call(channel: Any, method: str, request: Any, kind: Any) -> Any:
+async def unary(channel: http2.Channel, method: str, request: Any, kind: Any) -> Any:
     """Make one unary call."""
-    made = channel.unary_unary(SERVICE + method, response_deserializer=kind.FromString)
-    return await made(request.SerializeToString(), timeout=CONNECT_TIMEOUT_S)
+    return kind.FromString(await channel.unary(SERVICE + method, request.SerializeToString()))
 
 
 async def connect(profile: LoadProfile) -> Session:
-    """Open a channel and read the model's tensors."""
-    if not (find_spec("grpc") and find_spec("tritonclient")):
+    """Connect and read the model's tensors."""
+    if not (find_spec("tritonclient") and find_spec("grpc") and find_spec("hpack")):
         raise MissingError(
-            f"{profile.url} needs tritonclient and grpcio, which are not installed.",
-            hint="pip install 'tritonclient[grpc]', or load-test http:// instead.",
+            f"{profile.url} needs tritonclient and hpack, which are not installed.",
+            hint="pip install 'tritonclient[grpc]' hpack, or load-test http:// instead.",
         )
-    import grpc
-    from tritonclient.grpc import service_pb2
+    from tritonclient.grpc import service_pb2 as messages
 
-    url = urlsplit(profile.url)
-    target = f"{url.hostname}:{url.port or 8001}"
-    secure = url.scheme == "grpcs"
-    channel = (
-        grpc.aio.secure_channel(target, grpc.ssl_channel_credentials(), options=OPTIONS)
-        if secure
-        else grpc.aio.insecure_channel(target, options=OPTIONS)
-    )
+    channel = http2.Channel(profile.url)
     try:
-        server = await call(
-            channel, "ServerMetadata", service_pb2.ServerMetadataRequest(), service_pb2.ServerMetadataResponse
+        server = await unary(
+            channel, "ServerMetadata", messages.ServerMetadataRequest(), messages.ServerMetadataResponse
         )
-        described = await _described(channel, profile.model)
-        session = GrpcSession(channel, profile, described, server)
+        session = GrpcSession(channel, profile, await _described(channel, profile.model), server)
         await session.choose_call()
-    except grpc.aio.AioRpcError as error:
-        await channel.close()
+    except SendFailed as error:
+        channel.close()
         raise ServerError(
-            f"No Triton server answers at {profile.url}: {error.details() or error.code().name}.",
+            f"No Triton server answers at {profile.url}: {error}",
             hint="See `trtk status`; start one with `trtk serve ENGINE --detach`.",
         ) from error
     except (ServerError, UnknownName):
-        await channel.close()
+        channel.close()
         raise
     return session
 
 
-async def _described(channel: Any, model: str) -> Any:
-    import grpc
-    from tritonclient.grpc import service_pb2
+async def _described(channel: http2.Channel, model: str) -> Any:
+    from tritonclient.grpc import service_pb2 as messages
 
     try:
-        asked = service_pb2.ModelMetadataRequest(name=model)
-        return await call(channel, "ModelMetadata", asked, service_pb2.ModelMetadataResponse)
-    except grpc.aio.AioRpcError as error:
-        if kind_of(error) != "server_error":
+        asked = messages.ModelMetadataRequest(name=model)
+        return await unary(channel, "ModelMetadata", asked, messages.ModelMetadataResponse)
+    except SendFailed as error:
+        if error.kind != "server_error":
             raise
-        index = await call(
-            channel, "RepositoryIndex", service_pb2.RepositoryIndexRequest(), service_pb2.RepositoryIndexResponse
+        index = await unary(
+            channel, "RepositoryIndex", messages.RepositoryIndexRequest(), messages.RepositoryIndexResponse
         )
         raise UnknownName("model on the server", model, [entry.name for entry in index.models]) from error
 

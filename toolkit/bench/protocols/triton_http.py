@@ -130,7 +130,7 @@ async def connect(profile: LoadProfile) -> Session:
     except SendFailed as error:
         await client.close()
         raise ServerError(
-            f"No Triton server answers at {profile.url}: {error}.",
+            f"No Triton server answers at {profile.url}: {error}",
             hint="See `trtk status`; start one with `trtk serve ENGINE --detach`.",
         ) from error
     return HttpSession(client, profile, described, server or {})
