@@ -36,7 +36,7 @@ def choose(
     gpu: GpuSpec, model: ModelSpec, asked: Asked, *, weights_bytes: int
 ) -> tuple[Limits, int, tuple[Choice, ...]]:
     """Return limits, bytes of the KV pool and reasons; raises PlanInfeasible when not even one request fits."""
-    seq_len, seq_reason = _seq_len(model, asked)
+    seq_len, seq_reason = _seq_len(gpu, model, asked)
     tokens = asked.max_num_tokens or (CPU_NUM_TOKENS if gpu.is_cpu else min(DEFAULT_NUM_TOKENS, seq_len))
     draft = Limits(max_batch_size=1, max_seq_len=seq_len, max_num_tokens=tokens)
     per_token = memory.kv_bytes_per_token(model)
@@ -56,17 +56,20 @@ def choose(
     return Limits(max_batch_size=batch, max_seq_len=seq_len, max_num_tokens=tokens), kv_bytes, choices
 
 
-def _seq_len(model: ModelSpec, asked: Asked) -> tuple[int, str]:
+def _seq_len(gpu: GpuSpec, model: ModelSpec, asked: Asked) -> tuple[int, str]:
+    longest, of_what = model.max_position_embeddings, f"the model's {model.max_position_embeddings} positions"
+    if gpu.is_cpu and model.sliding_window and model.sliding_window < longest:
+        # Paged attention of the CPU engine looks at everything: beyond the window it would compute something else.
+        longest, of_what = model.sliding_window, f"the sliding window of {model.sliding_window} tokens"
     if asked.max_seq_len:
-        if asked.max_seq_len > model.max_position_embeddings:
+        if asked.max_seq_len > longest:
             raise PlanInfeasible(
-                f"--max-seq-len {asked.max_seq_len} is beyond the model's {model.max_position_embeddings} positions.",
-                hint=f"Try --max-seq-len {model.max_position_embeddings}.",
+                f"--max-seq-len {asked.max_seq_len} is beyond {of_what}.", hint=f"Try --max-seq-len {longest}."
             )
         return asked.max_seq_len, "as asked"
-    if model.max_position_embeddings <= DEFAULT_SEQ_LEN:
-        return model.max_position_embeddings, "all positions of the model"
-    return DEFAULT_SEQ_LEN, f"of the model's {model.max_position_embeddings} positions; more costs KV cache"
+    if longest <= DEFAULT_SEQ_LEN:
+        return longest, f"all of {of_what}"
+    return DEFAULT_SEQ_LEN, f"a part of {of_what}; more costs KV cache"
 
 
 def _gpu_kv_bytes(gpu: GpuSpec, model: ModelSpec, draft: Limits, weights_bytes: int) -> int:

@@ -1,0 +1,103 @@
+"""Shared pieces: tiny random models with known weights, a cache of their own, no way out of this machine."""
+
+import ipaddress
+import json
+import os
+import socket
+from pathlib import Path
+
+import pytest
+
+#: Set by `make test` to a folder that survives between runs, so that the demo model is fetched once.
+SHARED_CACHE = "TRTK_TEST_CACHE"
+
+
+@pytest.fixture(autouse=True)
+def only_loopback(monkeypatch):
+    """Make every connection beyond this machine an error: a test that needs a hub or a registry is no test."""
+    connect = socket.socket.connect
+
+    def guarded(self, address):
+        if self.family in {socket.AF_INET, socket.AF_INET6} and not _is_local(address[0]):
+            raise AssertionError(f"a test tried to reach {address}")
+        return connect(self, address)
+
+    monkeypatch.setattr(socket.socket, "connect", guarded)
+
+
+def _is_local(host: str) -> bool:
+    return host in {"localhost", ""} or ipaddress.ip_address(host).is_loopback
+
+
+@pytest.fixture(autouse=True)
+def own_folders(monkeypatch, tmp_path_factory):
+    """Keep state of tests apart from the user's, and environment variables of the user out of them."""
+    for name in [name for name in os.environ if name.startswith("TRTK_") and name != SHARED_CACHE]:
+        monkeypatch.delenv(name)
+    base = tmp_path_factory.getbasetemp()
+    monkeypatch.setenv("TRTK_CACHE", os.environ.get(SHARED_CACHE) or str(base / "cache"))
+    monkeypatch.setenv("TRTK_STATE", str(tmp_path_factory.mktemp("state")))
+
+
+TEXTS = [
+    "The quick brown fox jumps over the lazy dog.",
+    "Numbers such as 1, 22 and 333 are written in digits.",
+    "Grüße aus Köln! 你好，世界。 \U0001f680\U0001f30d",
+    "def add(a, b):\n    return a + b\n",
+] * 8
+
+
+def save_tokenizer(folder: Path, vocab_size: int) -> None:
+    """Train a small byte-level BPE tokenizer and save it the way Hugging Face does."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocab_size,
+        special_tokens=["<unk>", "<s>", "</s>"],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(TEXTS, trainer)
+    tokenizer.save(str(folder / "tokenizer.json"))
+    settings = {"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>", "model_max_length": 512}
+    (folder / "tokenizer_config.json").write_text(json.dumps(settings), encoding="utf-8")
+
+
+def save_llama(folder: Path, *, architecture: str = "LlamaForCausalLM", **changes):
+    """Write a small random model into FOLDER as float16 and return Hugging Face's own model of it, in float32."""
+    import torch
+    import transformers
+
+    settings = {
+        "vocab_size": 320,
+        "hidden_size": 128,
+        "intermediate_size": 256,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "max_position_embeddings": 256,
+        "rms_norm_eps": 1e-5,
+        "bos_token_id": 1,
+        "eos_token_id": 2,
+        **changes,
+    }
+    torch.manual_seed(1)
+    config = getattr(transformers, architecture.replace("ForCausalLM", "Config"))(**settings)
+    model = getattr(transformers, architecture)(config).half()
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if name.endswith(("norm.weight", "bias")):  # ones and zeros would hide a mistake
+                parameter.copy_(parameter + 0.1 * torch.randn_like(parameter))
+    model.save_pretrained(folder)
+    save_tokenizer(folder, settings["vocab_size"])
+    return model.float().eval()
+
+
+@pytest.fixture(scope="session")
+def llama(tmp_path_factory):
+    """(folder, Hugging Face's model) of a tiny Llama with grouped-query attention and untied head."""
+    folder = tmp_path_factory.mktemp("tiny-llama")
+    return folder, save_llama(folder)
