@@ -123,3 +123,12 @@ def test_ctrl_c_is_exit_130_with_a_report_of_what_was_measured(url, tmp_path):
 def test_help_has_examples():
     said = trtk("--help").stdout
     assert said.count("trtk bench --") == 2
+
+
+def test_without_a_url_and_a_running_server_the_hint_is_to_start_one(tmp_path, monkeypatch):
+    monkeypatch.setenv("TRTK_STATE", str(tmp_path))
+    done = trtk()
+    assert (done.exit_code, done.stderr) == (
+        4,
+        "Error: No server is running here.\nHint: Start one with `trtk serve ENGINE --detach`, or give --url.\n",
+    )

@@ -121,7 +121,7 @@ def url_of_running_server() -> str:
     if len(ready) > 1:
         names = ", ".join(f"{endpoint.name} (grpc://{endpoint.grpc_url})" for endpoint in ready)
         raise UsageError(f"{len(ready)} servers are running: {names}.", hint="Choose one with --url.")
-    has_grpc = importlib.util.find_spec("grpc") and importlib.util.find_spec("tritonclient")
+    has_grpc = all(importlib.util.find_spec(name) for name in ("grpc", "hpack", "tritonclient"))
     return f"grpc://{ready[0].grpc_url}" if has_grpc else ready[0].http_url
 
 
