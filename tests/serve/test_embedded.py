@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from toolkit import serve
-from toolkit.errors import UnknownName, UsageError
+from toolkit.errors import MissingError, UnknownName, UsageError
 from toolkit.serve import backend, starting
+from toolkit.serve.backends import embedded
 from toolkit.specs import ServeSpec
 
 SPEC = ServeSpec(name="x", repository="/r", backend="embedded", http_port=9000, grpc_port=9001, metrics_port=9002)
@@ -34,14 +35,14 @@ def test_every_address_is_loopback_and_what_writes_or_maps_memory_is_closed():
 
 def test_the_backend_directory_is_made_once_in_the_cache_and_its_libraries_resolve(tmp_path, monkeypatch):
     monkeypatch.setenv("TRTK_CACHE", str(tmp_path / "cache"))
-    embedded = backend.pick("embedded")
-    launch = embedded.launch(SPEC, "abc")
+    chosen = backend.pick("embedded")
+    launch = chosen.launch(SPEC, "abc")
     assert not (tmp_path / "cache").exists()
 
-    embedded.prepare()
+    chosen.prepare()
     (made,) = (tmp_path / "cache/triton").iterdir()
     before = made.stat().st_mtime_ns
-    embedded.prepare()
+    chosen.prepare()
 
     (flag,) = [flag for flag in launch.argv if flag.startswith("--backend-directory=")]
     folder = Path(flag.partition("=")[2]) / "python"
@@ -61,6 +62,29 @@ def test_the_backend_directory_is_made_once_in_the_cache_and_its_libraries_resol
             text=True,
         )
         assert "not found" not in libraries.stdout
+
+
+def test_a_python_without_its_shared_library_is_told_what_to_install(tmp_path):
+    stub = tmp_path / "stub"
+    stub.write_text(
+        "#!/bin/sh\n"
+        "echo '/x/stub: error while loading shared libraries: libpython3.11.so.1.0: cannot open shared object file: "
+        "No such file or directory' >&2\nexit 127\n"
+    )
+    stub.chmod(0o755)
+
+    with pytest.raises(MissingError) as refused:
+        embedded._need_stub_runs(stub)
+
+    assert str(refused.value) == ("Triton's Python backend needs libpython3.11.so.1.0, which is not on this machine.")
+    assert refused.value.hint.startswith("On Debian and Ubuntu: apt-get install libpython3.")
+
+
+def test_packages_that_the_stub_cannot_see_are_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr("site.getusersitepackages", lambda: str(tmp_path))
+
+    with pytest.raises(MissingError, match="which Triton's Python processes do not see"):
+        embedded._need_visible_packages(tmp_path / "pytriton" / "tritonserver")
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "192.168.1.5", "::", "example.org"])

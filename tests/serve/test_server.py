@@ -48,7 +48,7 @@ def test_a_started_server_has_answered_and_a_stopped_one_leaves_nothing(spec, wi
     assert len(witness.pids("triton_python_backend_stub")) == 1
     assert region.is_file()
     assert "Started HTTPService" in serve.log_path("echo").read_text()
-    assert set(steps) == {("Starting Triton", True, 60)}
+    assert set(steps) == {("Starting Triton (at most 60 s)", True, 60)}
     assert not triton_http.is_ready(endpoint.http_url, "another server's id")
 
     stopped = serve.stop("echo")

@@ -156,9 +156,10 @@ def _wait(record: Record, on_progress: Progress) -> None:
     spec = record.endpoint.spec
     began = time.monotonic()
     limit = spec.startup_timeout_s
+    step = f"Starting Triton (at most {limit:.0f} s)"
     while not triton_http.is_ready(record.endpoint.http_url, record.server_id):
         elapsed = time.monotonic() - began
-        on_progress("Starting Triton", min(elapsed, limit), limit)
+        on_progress(step, min(elapsed, limit), limit)
         log = triton_log.read_tail(Path(record.endpoint.log_path))
         if not record.is_alive or triton_log.dead_stub(log):
             raise _failed(record)
@@ -173,7 +174,7 @@ def _wait(record: Record, on_progress: Progress) -> None:
             triton_http.generate_one_token(record.endpoint.http_url, spec.probe_model, timeout_s=left)
         except ServerError as error:
             raise _explained(record, str(error)) from error
-    on_progress("Starting Triton", limit, limit)
+    on_progress(step, limit, limit)
 
 
 def _failed(record: Record) -> TrtkError:

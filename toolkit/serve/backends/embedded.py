@@ -91,6 +91,7 @@ def check(spec: ServeSpec) -> None:
 def prepare() -> None:
     """Make the backend directory in the cache: Triton wants a stub of the running Python beside its library."""
     root = _server_root()
+    _need_visible_packages(root)
     stub = root / "python_backend_stubs" / PYTHON / "triton_python_backend_stub"
     if not stub.is_file():
         raise MissingError(f"{WHEEL} has no Python backend for Python {PYTHON}.", hint="Use Python 3.10, 3.11 or 3.12.")
@@ -98,6 +99,16 @@ def prepare() -> None:
     if not target.is_dir():
         _make_whole(target, root, stub)
     _need_stub_runs(_backend_root() / "python" / stub.name)
+
+
+def _need_visible_packages(root: Path) -> None:
+    import site
+
+    if root.is_relative_to(site.getusersitepackages()):
+        raise MissingError(
+            f"trtk's packages are in {site.getusersitepackages()}, which Triton's Python processes do not see.",
+            hint="Install into a virtual environment: python3 -m venv .venv && .venv/bin/pip install 'trtk[cpu]'",
+        )
 
 
 def _make_whole(target: Path, root: Path, stub: Path) -> None:
