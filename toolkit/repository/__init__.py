@@ -8,10 +8,10 @@ from toolkit.repository.layout import Layout
 from toolkit.repository.writing import write
 from toolkit.specs import RepositorySpec
 
-__all__ = ["Layout", "check", "layouts", "render", "write"]
+__all__ = ["Layout", "catalogue", "check", "render", "write"]
 
 
-def layouts() -> dict[str, Layout]:
+def catalogue() -> dict[str, Layout]:
     """Return every layout by name."""
     entries = registry.entries_in("toolkit.repository.layouts", "LAYOUT", Layout)
     return registry.by_name(entries, lambda layout: [layout.name])
@@ -19,4 +19,4 @@ def layouts() -> dict[str, Layout]:
 
 def render(spec: RepositorySpec) -> dict[str, str]:
     """Return the files of a model repository: path below it → text. The same spec gives the same bytes."""
-    return registry.pick(layouts(), spec.layout, kind="repository layout").render(spec)
+    return registry.pick(catalogue(), spec.layout, kind="repository layout").render(spec)

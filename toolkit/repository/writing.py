@@ -44,7 +44,7 @@ def refuse_foreign(folder: Path) -> None:
 
 
 def changed_files(folder: Path) -> list[str]:
-    """Return what differs from what was written: edited, added and missing files; engines are not looked at."""
+    """Return what differs from what was written: edited, added and missing files."""
     record = folder / RECORD
     if not record.is_file():
         return [path.name for path in sorted(folder.iterdir())] if folder.is_dir() else [folder.name]

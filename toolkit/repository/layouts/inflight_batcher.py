@@ -155,11 +155,11 @@ def _openvino(spec: RepositorySpec) -> dict[str, Any]:
         "max_batch_size": spec.max_batch_size,
         "max_seq_len": spec.max_seq_len,
         "max_num_tokens": spec.max_num_tokens,
-        "kv_cache_bytes": spec.kv_cache_bytes,
-        "num_threads": spec.num_threads,
         "stream_interval": "auto",
     }
-    return {"backend": "python", "parameters": parameters}
+    sizes = {"kv_cache_bytes": spec.kv_cache_bytes, "num_threads": spec.num_threads}
+    set_sizes = {key: value for key, value in sizes.items() if value}
+    return {"backend": "python", "parameters": parameters | set_sizes}
 
 
 def _ensemble(spec: RepositorySpec) -> dict[str, Any]:

@@ -97,7 +97,7 @@ class TritonPythonModel:
     def words(self, asked: np.ndarray | None, always: list[list[int]], batch: int) -> np.ndarray:
         """Return word lists as TensorRT-LLM reads them: [rows, 2, width], tokens above, ends below, padded with -1."""
         rows = asked.reshape(batch, -1) if asked is not None else [[]] * batch
-        lists = [[self.word(item) for item in row if item] + always for row in rows]
+        lists = [[word for item in row if item for word in self.spellings(item)] + always for row in rows]
         width = max(1, *(sum(map(len, words)) for words in lists))
         table = np.full((batch, 2, width), -1, np.int32)
         table[:, 0, :] = 0
@@ -107,12 +107,12 @@ class TritonPythonModel:
             table[row, 1, : len(words)] = np.cumsum([len(word) for word in words])
         return table
 
-    def word(self, item: bytes) -> list[int]:
-        """Return the tokens of one stop or bad word as they occur inside a text."""
-        tokens = self.tokenizer.encode(text_of(item, "a word"), add_special_tokens=False).ids
-        if not tokens:
-            raise Refused(f"The word {item!r} has no tokens.")
-        return tokens
+    def spellings(self, item: bytes) -> list[list[int]]:
+        """Return a word's tokens at the start of a text and after a space: tokenizers tell the two apart."""
+        text = text_of(item, "a stop or bad word")
+        forms = [text] if text[:1].isspace() else [text, f" {text}"]
+        made = [self.tokenizer.encode(form, add_special_tokens=False).ids for form in forms]
+        return [word for index, word in enumerate(made) if word and word not in made[:index]]
 
     def bias(self, asked: dict[str, np.ndarray], batch: int) -> np.ndarray:
         """Return a weight for every token of the vocabulary, or nothing where no words are given."""
@@ -125,7 +125,8 @@ class TritonPythonModel:
         table = np.zeros((batch, self.tokenizer.get_vocab_size()), np.float32)
         per_row = len(words) // batch
         for index, (item, weight) in enumerate(zip(words, weights, strict=True)):
-            table[index // per_row, self.word(item)] += weight
+            for word in self.spellings(item):
+                table[index // per_row, word] += weight
         return table
 
     def extra_ids(self, asked: dict[str, np.ndarray], padded: np.ndarray) -> np.ndarray:

@@ -79,14 +79,14 @@ def refuse_unsupported(tensors: dict[str, np.ndarray]) -> None:
             raise Refused(f"{name} = {value} is not supported by the CPU engine; it can do {neutral[-1]}.")
     if "decoder_input_ids" in tensors and tensors["decoder_input_ids"].shape[-1] > 1:
         raise Refused("decoder_input_ids is for encoder-decoder models; this one is decoder-only.")
-    if any(
-        map(words_of, tensors.get("bad_words_list", np.empty((0, 2, 0), np.int32)).reshape(-1, *_last_two(tensors)))
-    ):
-        raise Refused("bad_words is not supported by the CPU engine; leave it out.")
+    for table in _tables(tensors, "bad_words_list"):
+        if words_of(table):
+            raise Refused("bad_words is not supported by the CPU engine; leave it out.")
 
 
-def _last_two(tensors: dict[str, np.ndarray]) -> tuple[int, ...]:
-    return tensors["bad_words_list"].shape[-2:] if "bad_words_list" in tensors else (2, 0)
+def _tables(tensors: dict[str, np.ndarray], name: str) -> list[np.ndarray]:
+    found = tensors.get(name)
+    return [] if found is None or not found.size else list(found.reshape(-1, *found.shape[-2:]))
 
 
 def words_of(table: np.ndarray) -> list[list[int]]:
@@ -115,12 +115,12 @@ def _row(tensors: dict[str, np.ndarray], row: int, tokens: np.ndarray, limits: L
             f"The prompt has {length} tokens and {max_tokens} more are asked for; together they may be"
             f" {limits.max_seq_len}."
         )
-    stop_words = tensors.get("stop_words_list")
+    stop_words = _tables(tensors, "stop_words_list")
     return Asked(
         prompt=tokens[:length].astype(np.int64),
         max_tokens=max_tokens,
         end_id=value("end_id", -1),
-        stop_words=[] if stop_words is None else words_of(stop_words.reshape(-1, *stop_words.shape[-2:])[row]),
+        stop_words=words_of(stop_words[row]) if stop_words else [],
         is_streaming=value("streaming", False),
         includes_input=not value("exclude_input_in_output", limits.excludes_input),
         sampling=sampling_of(value, max_tokens),

@@ -245,11 +245,12 @@ class Engine:
 
     def end(self, request_id: str) -> None:
         """End what runs under a request id: its clients get what there is so far."""
-        for reply in {row.reply for row in self.rows if row.reply.request_id == request_id}:
-            ended = self.cancel(reply)
-            for row in ended:
-                row.is_done = True
-                row.send(1)
+        replies = {row.reply for row in self.rows if row.reply.request_id == request_id}
+        if len(replies) > 1:
+            return  # two clients took the same id: which of them is meant cannot be known
+        for row in (row for reply in replies for row in self.cancel(reply)):
+            row.is_done = True
+            row.send(1)
 
     def cancel(self, reply: Reply) -> list[Row]:
         """Take a request's rows out of the pipeline."""

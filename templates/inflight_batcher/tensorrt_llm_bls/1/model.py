@@ -90,7 +90,8 @@ class TritonPythonModel:
 
     def generate(self, request: Any, sender: Any, engine_id: str) -> None:
         """Send the text piece by piece."""
-        asked = tensors_of(request)
+        # Tensors that config.pbtxt reshapes to the batch alone come as [1]; the models behind take them as [1, 1].
+        asked = {name: v.reshape(-1, 1) if v.ndim == 1 else v for name, v in tensors_of(request).items()}
         check(asked)
         tokens = self.call("preprocessing", {TO_PREPROCESSING[k]: v for k, v in asked.items() if k in TO_PREPROCESSING})
         inputs = {TO_ENGINE[name]: value for name, value in tokens.items()}

@@ -1,0 +1,69 @@
+"""What the models of this repository share: parameters, paths, tensors, and answers that are never a traceback."""
+
+from __future__ import annotations
+
+import json
+import traceback
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import triton_python_backend_utils as pb_utils
+
+
+class Refused(ValueError):
+    """A request that cannot be served; its text is what the client reads."""
+
+
+def parameters(args: dict[str, str]) -> dict[str, str]:
+    """Return the parameters that config.pbtxt sets; an empty value and a left-over ${...} count as unset."""
+    entries = json.loads(args["model_config"]).get("parameters", {})
+    values = {key: entry["string_value"] for key, entry in entries.items()}
+    return {key: value for key, value in values.items() if value and not value.startswith("${")}
+
+
+def flag(text: str) -> bool:
+    """Read a boolean parameter."""
+    if text.lower() in {"true", "t", "1", "yes", "y"}:
+        return True
+    if text.lower() in {"false", "f", "0", "no", "n"}:
+        return False
+    raise Refused(f"A parameter says {text!r} where true or false is meant.")
+
+
+def path_of(args: dict[str, str], settings: dict[str, str], key: str) -> Path:
+    """Return a folder of the parameters; a relative one starts at the model repository, so that it can be moved."""
+    if key not in settings:
+        raise Refused(f"The parameter {key} of {args['model_name']} is not set.")
+    folder = (Path(args["model_repository"]).parent / settings[key]).resolve()
+    if not folder.is_dir():
+        raise Refused(f"{args['model_name']} wants {key} at {folder}, and there is no such folder.")
+    return folder
+
+
+def tokenizer_in(folder: Path) -> Any:
+    """Load tokenizer.json; nothing else is read, and no code that comes with a model is run."""
+    from tokenizers import Tokenizer
+
+    file = folder / "tokenizer.json"
+    if not file.is_file():
+        raise Refused(f"{folder} has no tokenizer.json.")
+    return Tokenizer.from_file(str(file))
+
+
+def tensors_of(request: Any) -> dict[str, np.ndarray]:
+    """Return a request's inputs by name."""
+    return {tensor.name(): tensor.as_numpy() for tensor in request.inputs()}
+
+
+def refusal(error: BaseException) -> Any:
+    """Return the error that a client reads: our sentence, or one that points at the log, never a traceback."""
+    if isinstance(error, Refused):
+        return pb_utils.TritonError(str(error), pb_utils.TritonError.INVALID_ARG)
+    pb_utils.Logger.log_error("".join(traceback.format_exception(error)))
+    message = str(error).strip().splitlines()
+    return pb_utils.TritonError(
+        f"The model stopped on this request: {type(error).__name__}: {message[0][:200] if message else 'no message'}."
+        " The server's log has the details.",
+        pb_utils.TritonError.INTERNAL,
+    )

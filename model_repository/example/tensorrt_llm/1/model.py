@@ -1,0 +1,57 @@
+"""The tensors of tensorrt_llm in front of one OpenVINO pipeline: requests in, tokens out, all in flight together."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import triton_python_backend_utils as pb_utils
+from asked import Limits, rows_of
+from detokenizer import Detokenizer
+from engine import Engine, Settings
+from replies import Reply
+from served import Refused, flag, parameters, path_of, refusal, tensors_of, tokenizer_in
+
+
+class TritonPythonModel:
+    """Reads requests and hands them to the engine's thread; nothing waits here."""
+
+    def initialize(self, args: dict[str, str]) -> None:
+        """Load the model once."""
+        settings = parameters(args)
+        folder = path_of(args, settings, "gpt_model_path")
+        detokenizer = Detokenizer(tokenizer_in(path_of(args, settings, "tokenizer_dir")))
+        self.limits = Limits(
+            max_seq_len=int(settings["max_seq_len"]),
+            excludes_input=flag(settings.get("exclude_input_in_output", "true")),
+        )
+        self.engine = Engine(folder, Settings.read(settings), detokenizer)
+        self.engine.start()
+
+    def execute(self, requests: list[Any]) -> None:
+        """Queue the requests; the answers come from the engine's thread."""
+        for request in requests:
+            sender = request.get_response_sender()
+            try:
+                self.take(request, sender)
+            except Exception as error:  # noqa: BLE001 - the door: what is not caught here reaches the client as a traceback
+                sender.send(
+                    pb_utils.InferenceResponse(error=refusal(error)),
+                    flags=pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL,
+                )
+
+    def take(self, request: Any, sender: Any) -> None:
+        """Read one request: work, or the order to stop the work of the same request id."""
+        tensors = tensors_of(request)
+        if "stop" in tensors and tensors["stop"].any():
+            if not request.request_id():
+                raise Refused("stop needs the request id of the request to stop.")
+            self.engine.stop(request.request_id())
+            sender.send(flags=pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL)
+            return
+        rows = rows_of(tensors, self.limits)
+        reply = Reply(sender, request, tensors, len(rows))
+        self.engine.submit(reply, rows)
+
+    def finalize(self) -> None:
+        """Stop the engine's thread."""
+        self.engine.close()

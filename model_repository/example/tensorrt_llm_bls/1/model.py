@@ -1,0 +1,194 @@
+"""Text in, text out: calls preprocessing, the engine and postprocessing by name, one thread for each request."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+import uuid
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+import triton_python_backend_utils as pb_utils
+from served import Refused, parameters, refusal, tensors_of
+
+FINAL = pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL
+REPLACEMENT = "\ufffd"
+CANCEL_CHECK_S = 0.1
+#: Ours → preprocessing's.
+TO_PREPROCESSING = {
+    "text_input": "QUERY",
+    "decoder_text_input": "DECODER_QUERY",
+    "max_tokens": "REQUEST_OUTPUT_LEN",
+    "bad_words": "BAD_WORDS_DICT",
+    "stop_words": "STOP_WORDS_DICT",
+    "embedding_bias_words": "EMBEDDING_BIAS_WORDS",
+    "embedding_bias_weights": "EMBEDDING_BIAS_WEIGHTS",
+    "end_id": "END_ID",
+    "pad_id": "PAD_ID",
+    "prompt_table_extra_id": "PROMPT_TABLE_EXTRA_ID",
+}
+#: Preprocessing's → the engine's.
+TO_ENGINE = {
+    "INPUT_ID": "input_ids",
+    "REQUEST_INPUT_LEN": "input_lengths",
+    "DECODER_INPUT_ID": "decoder_input_ids",
+    "REQUEST_DECODER_INPUT_LEN": "decoder_input_lengths",
+    "BAD_WORDS_IDS": "bad_words_list",
+    "STOP_WORDS_IDS": "stop_words_list",
+    "EMBEDDING_BIAS": "embedding_bias",
+    "REQUEST_OUTPUT_LEN": "request_output_len",
+    "OUT_END_ID": "end_id",
+    "OUT_PAD_ID": "pad_id",
+    "OUT_PROMPT_TABLE_EXTRA_IDS": "prompt_table_extra_ids",
+}
+#: Ours → the engine's, where the names differ.
+RENAMED = {"top_k": "runtime_top_k", "top_p": "runtime_top_p", "length_penalty": "len_penalty", "stream": "streaming"}
+REFUSED = ("image_input", "image_bytes_input", "image_url_input", "video_bytes_input")
+
+
+class TritonPythonModel:
+    """Keeps its requests in flight together: the threads mostly wait for the engine."""
+
+    def initialize(self, args: dict[str, str]) -> None:
+        """Start the threads."""
+        settings = parameters(args)
+        config = json.loads(args["model_config"])
+        self.engine = settings.get("tensorrt_llm_model_name", "tensorrt_llm")
+        self.is_decoupled = config.get("model_transaction_policy", {}).get("decoupled", False)
+        self.pool = ThreadPoolExecutor(int(settings.get("max_requests_in_flight", 64)), "request")
+        self.running: dict[str, Any] = {}
+        threading.Thread(target=self.watch, name="watch", daemon=True).start()
+
+    def execute(self, requests: list[Any]) -> list[Any] | None:
+        """Begin the requests; a decoupled model answers through their senders."""
+        if not self.is_decoupled:
+            return [self.whole(request) for request in requests]
+        for request in requests:
+            self.pool.submit(self.serve, request, request.get_response_sender())
+        return None
+
+    def whole(self, request: Any) -> Any:
+        """Return the one answer of a model that is not decoupled."""
+        answer = Collected()
+        self.serve(request, answer)
+        return answer.responses[-1]
+
+    def serve(self, request: Any, sender: Any) -> None:
+        """Answer one request, with an error of one sentence where it cannot be answered."""
+        engine_id = f"{request.request_id()}#{uuid.uuid4().hex}"
+        self.running[engine_id] = sender
+        try:
+            self.generate(request, sender, engine_id)
+        except Exception as error:  # noqa: BLE001 - the door: what is not caught here reaches the client as a traceback
+            sender.send(pb_utils.InferenceResponse(error=refusal(error)), flags=FINAL)
+        else:
+            sender.send(flags=FINAL)
+        finally:
+            self.running.pop(engine_id, None)
+
+    def generate(self, request: Any, sender: Any, engine_id: str) -> None:
+        """Send the text piece by piece."""
+        # Tensors that config.pbtxt reshapes to the batch alone come as [1]; the models behind take them as [1, 1].
+        asked = {name: v.reshape(-1, 1) if v.ndim == 1 else v for name, v in tensors_of(request).items()}
+        check(asked)
+        tokens = self.call("preprocessing", {TO_PREPROCESSING[k]: v for k, v in asked.items() if k in TO_PREPROCESSING})
+        inputs = {TO_ENGINE[name]: value for name, value in tokens.items()}
+        inputs |= {RENAMED.get(name, name): v for name, v in asked.items() if name not in TO_PREPROCESSING}
+        inputs = {name: v for name, v in inputs.items() if name not in {"num_draft_tokens", "use_draft_logits"}}
+        wanted = set(request.requested_output_names()) - {"text_output"}
+        call = request_for(self.engine, inputs, ["output_ids", "sequence_length", *wanted], engine_id)
+        held, others = np.empty((1, 1, 0), np.int32), []
+        for response in call.exec(decoupled=True):
+            answer = arrays_of(response)
+            if not answer:
+                continue
+            held, text = self.text_of(held, answer)
+            others = [pb_utils.Tensor(name, value) for name, value in answer.items() if name in wanted]
+            if text is not None:
+                sender.send(pb_utils.InferenceResponse([pb_utils.Tensor("text_output", text), *others]))
+        if held.size:
+            text = self.call("postprocessing", batch_of(held))["OUTPUT"]
+            sender.send(pb_utils.InferenceResponse([pb_utils.Tensor("text_output", text), *others]))
+
+    def text_of(self, held: np.ndarray, answer: dict[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray | None]:
+        """Return the new text, or keep tokens back that end inside a character."""
+        tokens, lengths = answer["output_ids"], answer["sequence_length"]
+        if tokens.shape[:2] != (1, 1):
+            return held, self.call("postprocessing", {"TOKENS_BATCH": tokens, "SEQUENCE_LENGTH": lengths})["OUTPUT"]
+        tokens = np.concatenate([held, tokens[:, :, : lengths[0, 0]]], axis=2)
+        text = self.call("postprocessing", batch_of(tokens))["OUTPUT"]
+        if text[0, 0].decode().endswith(REPLACEMENT):
+            return tokens, None
+        return np.empty((1, 1, 0), np.int32), text
+
+    def call(self, model: str, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Call a model that answers once."""
+        outputs = list(TO_ENGINE) if model == "preprocessing" else ["OUTPUT"]
+        return arrays_of(request_for(model, inputs, outputs, "").exec())
+
+    def watch(self) -> None:
+        """Tell the engine when a client has left."""
+        while True:
+            time.sleep(CANCEL_CHECK_S)
+            for engine_id, sender in list(self.running.items()):
+                if sender.is_cancelled():
+                    self.running.pop(engine_id, None)
+                    stop = {"stop": np.ones((1, 1), bool)}
+                    stop |= {name: np.ones((1, 1), np.int32) for name in ("input_lengths", "request_output_len")}
+                    for _ in request_for(self.engine, stop, ["output_ids"], engine_id).exec(decoupled=True):
+                        pass
+
+    def finalize(self) -> None:
+        """Let the threads end."""
+        self.pool.shutdown(wait=False, cancel_futures=True)
+
+
+class Collected:
+    """Takes the place of a response sender where there is none."""
+
+    def __init__(self) -> None:
+        self.responses: list[Any] = []
+
+    def send(self, response: Any = None, flags: int = 0) -> None:  # noqa: ARG002 - the sender's signature
+        """Keep the answer."""
+        if response is not None:
+            self.responses.append(response)
+
+    def is_cancelled(self) -> bool:
+        """Say that nobody left: a model that is not decoupled cannot know."""
+        return False
+
+
+def check(asked: dict[str, np.ndarray]) -> None:
+    """Refuse what the three models behind this one cannot do."""
+    if asked["text_input"].size != 1:
+        raise Refused(f"text_input holds {asked['text_input'].size} texts; send one in each request.")
+    for name in REFUSED:
+        if name in asked and asked[name].size:
+            raise Refused(f"{name} is not supported: this repository serves text.")
+    if "num_draft_tokens" in asked and asked["num_draft_tokens"].any():
+        raise Refused("num_draft_tokens is not supported: this repository has no draft model.")
+
+
+def request_for(model: str, inputs: dict[str, np.ndarray], outputs: list[str], request_id: str) -> Any:
+    """Return a call that is ready to be made."""
+    return pb_utils.InferenceRequest(
+        model_name=model,
+        inputs=[pb_utils.Tensor(name, value) for name, value in inputs.items()],
+        requested_output_names=outputs,
+        request_id=request_id,
+    )
+
+
+def arrays_of(response: Any) -> dict[str, np.ndarray]:
+    """Return a response's tensors by name; what a model refuses is refused here in its words."""
+    if response.has_error():
+        raise Refused(response.error().message())
+    return {tensor.name(): tensor.as_numpy() for tensor in response.output_tensors()}
+
+
+def batch_of(tokens: np.ndarray) -> dict[str, np.ndarray]:
+    """Return postprocessing's inputs for one run of tokens."""
+    return {"TOKENS_BATCH": tokens, "SEQUENCE_LENGTH": np.array([[tokens.shape[2]]], np.int32)}

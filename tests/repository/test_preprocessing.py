@@ -1,0 +1,128 @@
+"""Text to the tensors that tensorrt_llm reads."""
+
+import importlib.util
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+spec = importlib.util.spec_from_file_location("tokenizers_made", Path(__file__).parent / "tokenizers_made.py")
+made = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(made)
+
+END_IDS = [1, 7]
+
+
+@pytest.fixture
+def preprocessing(served, tmp_path):
+    """Return the model with a tokenizer folder given relative to the repository."""
+    engine = tmp_path / "engine"
+    engine.mkdir()
+    made.byte_level().save(str(engine / "tokenizer.json"))
+    (engine / "config.json").write_text(json.dumps({"eos_token_id": END_IDS}))
+    model = served("preprocessing", "model").TritonPythonModel()
+    parameters = {"tokenizer_dir": "../engine", "max_seq_len": "64"}
+    config = {"parameters": {key: {"string_value": value} for key, value in parameters.items()}}
+    model.initialize(
+        {
+            "model_config": json.dumps(config),
+            "model_repository": str(tmp_path / "repository" / "preprocessing"),
+            "model_name": "preprocessing",
+        }
+    )
+    return model
+
+
+@pytest.fixture
+def answer(preprocessing, request_of):
+    def ask(*texts, **tensors):
+        query = np.array([[text.encode()] for text in texts], object)
+        tensors = {"REQUEST_OUTPUT_LEN": np.full((len(texts), 1), 8, np.int32)} | tensors
+        return preprocessing.execute([request_of(QUERY=query, **tensors)])[0]
+
+    return ask
+
+
+@pytest.fixture
+def tokenizer():
+    return made.byte_level()
+
+
+def test_a_prompt_gets_its_beginning_token_once(answer, tokenizer):
+    plain = tokenizer.encode("hello", add_special_tokens=False).ids
+
+    assert answer("hello").outputs["INPUT_ID"].tolist() == [[0, *plain]]
+    assert answer("<s>hello").outputs["INPUT_ID"].tolist() == [[0, *plain]]
+
+
+def test_prompts_of_a_batch_are_padded_and_measured(answer, tokenizer):
+    short, long = tokenizer.encode("a").ids, tokenizer.encode("hello world").ids
+    outputs = answer("a", "hello world").outputs
+
+    assert outputs["REQUEST_INPUT_LEN"].tolist() == [[len(short)], [len(long)]]
+    assert outputs["INPUT_ID"].tolist() == [[*short, *[END_IDS[0]] * (len(long) - len(short))], long]
+
+
+def test_every_end_of_the_model_stops_it(answer):
+    outputs = answer("a").outputs
+
+    assert outputs["OUT_END_ID"].tolist() == [[END_IDS[0]]]
+    assert outputs["STOP_WORDS_IDS"].tolist() == [[[END_IDS[1]], [1]]]
+
+
+def test_end_id_minus_one_lets_nothing_stop_it(answer):
+    outputs = answer("a", END_ID=np.array([[-1]], np.int32)).outputs
+
+    assert outputs["OUT_END_ID"].tolist() == [[-1]]
+    assert outputs["STOP_WORDS_IDS"].tolist() == [[[0], [-1]]]
+
+
+def test_a_stop_word_is_found_at_the_start_and_after_a_space(answer, tokenizer):
+    outputs = answer("a", STOP_WORDS_DICT=np.array([[b"fox"]], object), END_ID=np.array([[-1]], np.int32)).outputs
+    bare = tokenizer.encode("fox", add_special_tokens=False).ids
+    spaced = tokenizer.encode(" fox", add_special_tokens=False).ids
+    padding = [-1] * (len(bare + spaced) - 2)
+
+    assert bare != spaced
+    assert outputs["STOP_WORDS_IDS"].tolist() == [[bare + spaced, [len(bare), len(bare + spaced), *padding]]]
+
+
+@pytest.mark.parametrize(
+    ("text", "tensors", "sentence"),
+    [
+        ("", {}, "text_input is empty; there is nothing to continue."),
+        ("a", {"REQUEST_OUTPUT_LEN": np.array([[0]], np.int32)}, "max_tokens is 0; it must be 1 or more."),
+        (
+            "z" * 70,
+            {},
+            "The prompt has 71 tokens, and the server is set up for 64 tokens of prompt and answer together.",
+        ),
+        (
+            "a",
+            {"DECODER_QUERY": np.array([[b"x"]], object)},
+            "decoder_text_input is for encoder-decoder models; this one is decoder-only.",
+        ),
+        (
+            "a",
+            {"EMBEDDING_BIAS_WORDS": np.array([[b"x"]], object)},
+            "embedding_bias_words has 1 items and embedding_bias_weights 0.",
+        ),
+    ],
+)
+def test_a_wrong_request_is_refused_in_one_sentence(answer, text, tensors, sentence):
+    assert answer(text, **tensors).error.message() == sentence
+
+
+def test_a_bug_is_not_shown_to_the_client_as_a_traceback(answer):
+    error = answer("a", END_ID=np.array([["x"]], object)).error
+
+    assert error.code == "internal"
+    assert "Traceback" not in error.message()
+    assert "\n" not in error.message()
+
+
+def test_a_folder_without_a_tokenizer_is_named(served, tmp_path):
+    module = served("preprocessing", "model")
+    with pytest.raises(module.Refused, match=r"has no tokenizer\.json\."):
+        module.tokenizer_in(tmp_path)
