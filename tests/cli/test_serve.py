@@ -117,7 +117,7 @@ def test_a_detached_server_is_served_shown_logged_and_stopped(home, port_options
 def test_a_foreground_server_ends_with_ctrl_c_and_exit_code_0(home, port_options):
     running = foreground(home, "serve", "echo", *port_options)
     try:
-        assert re.fullmatch(r"echo is ready \(pid \d+\)\.\n", running.stdout.readline())
+        lines = [running.stdout.readline() for _ in range(6)]
         wait_until(lambda: "ready" in trtk(home, "status")[1])
         running.send_signal(signal.SIGINT)
         out, said = running.communicate(timeout=30)
@@ -125,11 +125,16 @@ def test_a_foreground_server_ends_with_ctrl_c_and_exit_code_0(home, port_options
         running.kill()
         running.communicate()
 
-    assert running.returncode == 0
-    assert out.splitlines()[-1] == (
+    assert (running.returncode, out) == (0, "")
+    assert re.fullmatch(r"echo is ready \(pid \d+\)\.\n", lines[0])
+    assert lines[1:] == [
+        f"  HTTP     http://127.0.0.1:{port_options[1]}\n",
+        f"  gRPC     127.0.0.1:{port_options[3]}\n",
+        f"  metrics  http://127.0.0.1:{port_options[5]}/metrics\n",
+        f"  log      {home}/state/servers/echo.log\n",
         f"Try: curl -s http://127.0.0.1:{port_options[1]}/v2/models/ensemble/generate "
-        """-d '{"text_input": "The capital of France is", "max_tokens": 32}'"""
-    )
+        """-d '{"text_input": "The capital of France is", "max_tokens": 32}'\n""",
+    ]
     assert said.splitlines()[-3:] == ["Ctrl-C stops it.", "Stopping echo.", "Stopped echo."]
     wait_until(lambda: processes_of(home) == [])
     assert trtk(home, "status") == (0, "No server is running. `trtk serve` starts one.\n", "")

@@ -1,5 +1,6 @@
 """Serve a Triton model repository: start, watch, stop, and leave nothing behind."""
 
+from toolkit.serve.ports import free_from
 from toolkit.serve.starting import died, models_in, start
 from toolkit.serve.status import ServerStatus, is_running, log_path, only_name, running
 from toolkit.serve.stopping import Stopped, stop
@@ -8,6 +9,7 @@ __all__ = [
     "ServerStatus",
     "Stopped",
     "died",
+    "free_from",
     "is_running",
     "log_path",
     "models_in",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import errno
 import os
 import socket
@@ -47,6 +48,14 @@ def busy(spec: ServeSpec, port: int) -> MissingError:
         )
     holder = f"by pid {pid} ({processes.command(pid)})" if pid else "by a process of another user"
     return MissingError(f"Port {port} is taken {holder}.", hint=f"Try {free}.")
+
+
+def free_from(spec: ServeSpec) -> ServeSpec:
+    """Return the spec with each busy port replaced by the next free one above it."""
+    for name, port in {name: getattr(spec, name) for name in ("http_port", "grpc_port", "metrics_port")}.items():
+        if _bind_error(spec.host, port):
+            spec = dataclasses.replace(spec, **{name: _free_above(spec, port)})
+    return spec
 
 
 def _free_above(spec: ServeSpec, port: int) -> int:

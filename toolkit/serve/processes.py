@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -82,6 +83,19 @@ def reap(pid: int) -> int | None:
     except ChildProcessError:
         return None
     return os.waitstatus_to_exitcode(status) if found else None
+
+
+def exit_code(pid: int, *, timeout_s: float) -> int | None:
+    """Return how a child that is ending ended: a killed process is not collectable until its last thread is gone."""
+    deadline = time.monotonic() + timeout_s
+    while (code := reap(pid)) is None and time.monotonic() < deadline:
+        time.sleep(0.02)
+    return code
+
+
+def named(name: str) -> set[Process]:
+    """Return the living processes of this name, of any user."""
+    return {one for one in _all() if _read(one.pid, "comm").decode(errors="replace").strip() == name}
 
 
 def command(pid: int) -> str:

@@ -193,7 +193,7 @@ def _failed(record: Record) -> TrtkError:
 def died(endpoint: Endpoint) -> ServerError:
     """Return the error of a server that ended by itself; how it ended is known where it was started."""
     how = ""
-    exit_code = processes.reap(endpoint.pid)
+    exit_code = processes.exit_code(endpoint.pid, timeout_s=2.0)
     if exit_code is not None:
         how = f" by {signal.Signals(-exit_code).name}" if exit_code < 0 else f" with exit code {exit_code}"
     return _error(endpoint, f"The server {endpoint.name!r} (pid {endpoint.pid}) ended{how}.")

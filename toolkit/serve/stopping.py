@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import datetime
+import math
 import signal
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,8 +16,11 @@ from toolkit.serve import processes, records
 from toolkit.serve.backend import shm_prefix
 from toolkit.serve.processes import Process
 from toolkit.serve.records import NOT_STARTED, Record
+from toolkit.specs import Endpoint
 
 SHARED_MEMORY = Path("/dev/shm")
+#: Where 2.51's Python backend makes its folders, whatever TMPDIR says.
+TEMPORARY = Path("/tmp")
 #: What Triton needs beyond its own exit timeout when it does leave.
 MARGIN_S = 2.0
 #: How long a killed process may take to disappear.
@@ -49,6 +56,8 @@ def stop_recorded(record: Record, *, timeout_s: float | None = None) -> Stopped:
         _ask(record, record.endpoint.spec.exit_timeout_s + MARGIN_S if timeout_s is None else timeout_s)
     killed = _kill(record, members)
     removed = _remove_shared_memory(record)
+    others = [time.time() - processes.uptime_s(one) for one in processes.named("tritonserver")]
+    remove_stub_folders(record.endpoint, others_started=others)
     records.remove(record)
     return Stopped(
         name=record.endpoint.name,
@@ -94,3 +103,18 @@ def _remove_shared_memory(record: Record) -> int:
     for region in left:
         region.unlink(missing_ok=True)
     return len(left)
+
+
+def remove_stub_folders(endpoint: Endpoint, *, others_started: Iterable[float], temporary: Path = TEMPORARY) -> None:
+    """Remove the empty folder that Triton's Python backend makes at start and leaves behind when it is killed.
+
+    It bears no name of its server; it is taken for this one's when it was made while this one started, and when no
+    server that lives is old enough to have made it.
+    """
+    began = datetime.datetime.fromisoformat(endpoint.started_at).timestamp()
+    oldest_other = min(others_started, default=math.inf)
+    for folder in temporary.glob("python_env_??????"):
+        with contextlib.suppress(OSError):  # not empty, gone, or not ours
+            made = folder.stat().st_mtime
+            if began <= made <= began + endpoint.spec.startup_timeout_s and made < oldest_other:
+                folder.rmdir()
