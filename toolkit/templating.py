@@ -41,3 +41,15 @@ def pbtxt_string(value: object) -> str:
     """Quote a value as a protobuf text-format string: backslash, quote and line breaks are escaped."""
     text = str(value).replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n").replace("\r", "\\r")
     return f'"{text}"'
+
+
+def chat_prompt(template: str, messages: list[dict[str, str]], special_tokens: dict[str, str]) -> str:
+    """Return the prompt that a model's own chat template makes of messages.
+
+    The template comes with the weights, so it runs in Jinja2's sandbox: it may compute, and touch nothing.
+    """
+    from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+    sandbox = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True)
+    compiled = sandbox.from_string(template)
+    return compiled.render(messages=messages, add_generation_prompt=True, **special_tokens)

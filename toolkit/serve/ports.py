@@ -6,6 +6,7 @@ import dataclasses
 import errno
 import os
 import socket
+from typing import Any
 
 from toolkit.errors import MissingError, UsageError
 from toolkit.serve import processes, records
@@ -52,10 +53,12 @@ def busy(spec: ServeSpec, port: int) -> MissingError:
 
 def free_from(spec: ServeSpec) -> ServeSpec:
     """Return the spec with each busy port replaced by the next free one above it."""
-    for name, port in {name: getattr(spec, name) for name in ("http_port", "grpc_port", "metrics_port")}.items():
+    chosen: dict[str, Any] = {}
+    for name in ("http_port", "grpc_port", "metrics_port"):
+        port: int = getattr(spec, name)
         if _bind_error(spec.host, port):
-            spec = dataclasses.replace(spec, **{name: _free_above(spec, port)})
-    return spec
+            chosen[name] = _free_above(dataclasses.replace(spec, **chosen), port)
+    return dataclasses.replace(spec, **chosen)
 
 
 def _free_above(spec: ServeSpec, port: int) -> int:
