@@ -59,6 +59,7 @@ class TritonPythonModel:
         self.is_decoupled = config.get("model_transaction_policy", {}).get("decoupled", False)
         self.pool = ThreadPoolExecutor(int(settings.get("max_requests_in_flight", 64)), "request")
         self.running: dict[str, Any] = {}
+        self.lock = threading.Lock()
         threading.Thread(target=self.watch, name="watch", daemon=True).start()
 
     def execute(self, requests: list[Any]) -> list[Any] | None:
@@ -79,14 +80,15 @@ class TritonPythonModel:
         """Answer one request, with an error of one sentence where it cannot be answered."""
         engine_id = f"{request.request_id()}#{uuid.uuid4().hex}"
         self.running[engine_id] = sender
+        last = []
         try:
             self.generate(request, sender, engine_id)
         except Exception as error:  # noqa: BLE001 - the door: what is not caught here reaches the client as a traceback
-            sender.send(pb_utils.InferenceResponse(error=refusal(error)), flags=FINAL)
-        else:
-            sender.send(flags=FINAL)
-        finally:
+            last = [pb_utils.InferenceResponse(error=refusal(error))]
+        # Asking a sender about cancellation after its final answer crashes the server, so the watch ends first.
+        with self.lock:
             self.running.pop(engine_id, None)
+        sender.send(*last, flags=FINAL)
 
     def generate(self, request: Any, sender: Any, engine_id: str) -> None:
         """Send the text piece by piece."""
@@ -132,13 +134,25 @@ class TritonPythonModel:
         """Tell the engine when a client has left."""
         while True:
             time.sleep(CANCEL_CHECK_S)
-            for engine_id, sender in list(self.running.items()):
-                if sender.is_cancelled():
-                    self.running.pop(engine_id, None)
-                    stop = {"stop": np.ones((1, 1), bool)}
-                    stop |= {name: np.ones((1, 1), np.int32) for name in ("input_lengths", "request_output_len")}
-                    for _ in request_for(self.engine, stop, ["output_ids"], engine_id).exec(decoupled=True):
-                        pass
+            for engine_id in list(self.running):
+                if self.is_left(engine_id):
+                    self.stop(engine_id)
+
+    def is_left(self, engine_id: str) -> bool:
+        """Say once of each request whether its client has gone."""
+        with self.lock:
+            sender = self.running.get(engine_id)
+            is_gone = sender is not None and sender.is_cancelled()
+            if is_gone:
+                del self.running[engine_id]
+        return is_gone
+
+    def stop(self, engine_id: str) -> None:
+        """Send the engine the order to stop."""
+        inputs = {"stop": np.ones((1, 1), bool)}
+        inputs |= {name: np.ones((1, 1), np.int32) for name in ("input_lengths", "request_output_len")}
+        for _ in request_for(self.engine, inputs, ["output_ids"], engine_id).exec(decoupled=True):
+            pass
 
     def finalize(self) -> None:
         """Let the threads end."""
