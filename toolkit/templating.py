@@ -5,8 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from toolkit.errors import UsageError
+
 if TYPE_CHECKING:
     import jinja2
+
+#: Some templates write today's date; the same prompt must give the same tokens every day.
+TEMPLATE_DATE = "01 Jan 2026"
 
 
 def directory() -> Path:
@@ -43,13 +48,41 @@ def pbtxt_string(value: object) -> str:
     return f'"{text}"'
 
 
+def chat_template(tokenizer_dir: Path) -> tuple[str, dict[str, str]] | None:
+    """Return a model's chat template and its special tokens, or None when it has none."""
+    import json
+
+    settings_path = tokenizer_dir / "tokenizer_config.json"
+    settings = json.loads(settings_path.read_text(encoding="utf-8")) if settings_path.is_file() else {}
+    own = tokenizer_dir / "chat_template.jinja"
+    template = own.read_text(encoding="utf-8") if own.is_file() else settings.get("chat_template")
+    special = {name: _token(value) for name, value in settings.items() if name.endswith("_token") and value}
+    return (template, special) if isinstance(template, str) else None
+
+
 def chat_prompt(template: str, messages: list[dict[str, str]], special_tokens: dict[str, str]) -> str:
-    """Return the prompt that a model's own chat template makes of messages.
+    """Return the prompt that a model's own chat template makes of messages; raises UsageError where it refuses them.
 
     The template comes with the weights, so it runs in Jinja2's sandbox: it may compute, and touch nothing.
     """
+    import jinja2
     from jinja2.sandbox import ImmutableSandboxedEnvironment
 
     sandbox = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True)
-    compiled = sandbox.from_string(template)
-    return compiled.render(messages=messages, add_generation_prompt=True, **special_tokens)
+    sandbox.globals |= {"raise_exception": _refuse, "strftime_now": lambda _format: TEMPLATE_DATE}
+    try:
+        made = sandbox.from_string(template)
+        return made.render(messages=messages, add_generation_prompt=True, **special_tokens)
+    except jinja2.TemplateError as error:
+        raise UsageError(f"The model's chat template refuses these messages: {error}.") from error
+
+
+def _refuse(message: str) -> None:
+    import jinja2
+
+    raise jinja2.TemplateError(message)
+
+
+def _token(value: Any) -> str:
+    """A special token is a string, or an AddedToken as a dict."""
+    return str(value["content"] if isinstance(value, dict) else value)

@@ -14,7 +14,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 #: Tokens that calibration reads when the user says nothing: enough for stable statistics on the demo model, and the
 #: model writes them itself in seconds.
-SELF_SAMPLES, SELF_LENGTH = 16, 128
+SELF_SAMPLES, SELF_LENGTH = 32, 128
 FILE_SAMPLES, FILE_LENGTH = 16, 512
 
 

@@ -107,12 +107,11 @@ def ask(endpoint: Endpoint, folder: Path) -> tuple[str, str]:
     import httpx
 
     from toolkit.errors import ServerError
-    from toolkit.templating import chat_prompt
+    from toolkit.templating import chat_prompt, chat_template
 
-    settings = json.loads((folder / "tokenizer" / "tokenizer_config.json").read_text(encoding="utf-8"))
-    special = {name: value for name, value in settings.items() if name.endswith("_token") and isinstance(value, str)}
-    template = (folder / "tokenizer" / "chat_template.jinja").read_text(encoding="utf-8")
-    prompt = chat_prompt(template, [{"role": "user", "content": QUESTION}], special)
+    found = chat_template(folder / "tokenizer")
+    assert found, "the demo model has a chat template"
+    prompt = chat_prompt(found[0], [{"role": "user", "content": QUESTION}], found[1])
     body = {"text_input": prompt, "max_tokens": ANSWER_TOKENS}
     try:
         reply = httpx.post(f"{endpoint.http_url}/v2/models/ensemble/generate", json=body, timeout=60)

@@ -127,7 +127,7 @@ class Conversion:
             return from_file(asked, self.tokenizer_json, spec.vocab_size)
         kept = self.work / "calibration.safetensors"
         if not kept.is_file():
-            ids = SelfWriter(self, spec).write(asked, self.tokenizer_json, progress)
+            ids = SelfWriter(self, spec).write(asked, self.tokenizer_json.parent, progress)
             save_ids(kept, ids)
         return load_ids(kept)  # an interrupted conversion goes on with the text it had
 

@@ -34,3 +34,23 @@ OPENINGS = (
     "If the signal is lost, the robot",
     "Good morning! How can I help you",
 )
+
+#: Asked in the model's own chat template, where it has one; the model answers.
+QUESTIONS = (
+    "What is the largest ocean on Earth?",
+    "Explain how a bicycle stays upright.",
+    "Write a short poem about winter.",
+    "How do I sort a list in Python?",
+    "Give me three tips for better sleep.",
+    "What causes the seasons to change?",
+    "Who painted the Mona Lisa?",
+    "Translate 'good morning' into Spanish and German.",
+    "What is 17 times 6?",
+    "Write an email to my manager asking for a day off.",
+    "Name the capitals of Italy and Japan.",
+    "Tell the story of Cinderella in a few sentences.",
+    "What is the difference between a virus and a bacterium?",
+    "Suggest a name for a coffee shop.",
+    "How does a refrigerator work?",
+    "Tell me a joke about computers.",
+)

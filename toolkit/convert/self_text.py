@@ -10,17 +10,20 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from toolkit.convert.decoder import Decoder, KVCache
 from toolkit.convert.layer import Layer
-from toolkit.convert.prompts import OPENINGS
+from toolkit.convert.prompts import OPENINGS, QUESTIONS
+from toolkit.errors import UsageError
 from toolkit.files import written_whole
 from toolkit.specs import CalibrationSpec, ModelSpec, Progress
+from toolkit.templating import chat_prompt, chat_template
 
 if TYPE_CHECKING:
     import torch
 
 #: --calib self
 SELF = "self"
-#: Tokens of an opening that start a sample; all samples start equally long so that they run as one batch.
-OPENING_TOKENS = 6
+#: Tokens of an opening that start a sample.
+OPENING_TOKENS = 8
+NOT_FORCED = -1
 #: Layers stay in memory between tokens when their float32 bytes are below this share of what is free.
 RESIDENT_SHARE = 0.3
 STEP = "Write calibration text"
@@ -50,36 +53,52 @@ class SelfWriter:
         self._kept: dict[Any, Any] = {}
         self._is_resident = _float32_bytes(spec) < RESIDENT_SHARE * _available_bytes()
 
-    def write(self, calibration: CalibrationSpec, tokenizer_json: Path, progress: Progress) -> torch.Tensor:
-        """Return int64 [samples, length]; every sample begins with the first tokens of a built-in opening."""
+    def write(self, calibration: CalibrationSpec, tokenizer_dir: Path, progress: Progress) -> torch.Tensor:
+        """Return int64 [samples, length]: openings and, where the model has a chat template, questions, continued.
+
+        All samples run as one batch from their first token on; a sample takes its own start's token while it has one,
+        and what the model says after that.
+        """
         import torch
 
-        ids = self._openings(calibration.samples, tokenizer_json)
+        starts = self._starts(calibration, tokenizer_dir)
+        common = min(len(start) for start in starts)
+        ids = torch.tensor([start[:common] for start in starts])
+        forced = torch.full((len(starts), calibration.length), NOT_FORCED)
+        for row, start in enumerate(starts):
+            forced[row, : len(start)] = torch.tensor(start)
         generator = torch.Generator().manual_seed(calibration.seed)
-        decoder = Decoder(self.spec, max_length=calibration.length)
+        decoder = Decoder(self.spec, max_length=calibration.length, device=str(self.weights.embed(ids).device))
         caches = [KVCache() for _ in range(self.spec.num_layers)]
-        norm = self.weights.final_norm()
         fresh = ids
         while ids.shape[1] < calibration.length:
-            hidden = self.weights.embed(fresh)
-            for index, cache in enumerate(caches):
-                start = ids.shape[1] - fresh.shape[1]
-                layer = self._piece(index, partial(self.weights.load_layer, index))
-                hidden = decoder.layer(layer, hidden, cache=cache, start=start)
-            logits = decoder.norm(hidden[:, -1], norm) @ self._piece("head", self.weights.head).T
-            fresh = torch.multinomial(torch.softmax(logits.float().cpu(), dim=-1), 1, generator=generator)
+            logits = self._logits(decoder, fresh, caches, start=ids.shape[1] - fresh.shape[1])
+            sampled = torch.multinomial(torch.softmax(logits.float().cpu(), dim=-1), 1, generator=generator)
+            given = forced[:, ids.shape[1] : ids.shape[1] + 1]
+            fresh = torch.where(given == NOT_FORCED, sampled, given)
             ids = torch.cat((ids, fresh), dim=1)
             progress(STEP, ids.shape[1], calibration.length)
-        return ids[:, : calibration.length]
+        return ids
 
-    def _openings(self, samples: int, tokenizer_json: Path) -> torch.Tensor:
-        import torch
+    def _logits(self, decoder: Decoder, ids: torch.Tensor, caches: list[KVCache], *, start: int) -> torch.Tensor:
+        hidden = self.weights.embed(ids)
+        for index, cache in enumerate(caches):
+            layer = self._piece(index, partial(self.weights.load_layer, index))
+            hidden = decoder.layer(layer, hidden, cache=cache, start=start)
+        head, norm = self._piece("head", self.weights.head), self._piece("norm", self.weights.final_norm)
+        return decoder.norm(hidden[:, -1], norm) @ head.T
+
+    def _starts(self, calibration: CalibrationSpec, tokenizer_dir: Path) -> list[list[int]]:
+        """Return the first tokens of each sample: openings and questions take turns."""
         from tokenizers import Tokenizer
 
-        tokenizer = Tokenizer.from_file(str(tokenizer_json))
-        starts = [tokenizer.encode(text, add_special_tokens=False).ids[:OPENING_TOKENS] for text in OPENINGS]
-        shortest = min(len(start) for start in starts)
-        return torch.tensor([starts[i % len(starts)][:shortest] for i in range(samples)])
+        tokenizer = Tokenizer.from_file(str(tokenizer_dir / "tokenizer.json"))
+        openings = [tokenizer.encode(text, add_special_tokens=False).ids[:OPENING_TOKENS] for text in OPENINGS]
+        questions = [tokenizer.encode(text, add_special_tokens=False).ids for text in _asked_in_chat(tokenizer_dir)]
+        questions = [ids for ids in questions if len(ids) < calibration.length] or openings
+        rows = [openings[i // 2 % len(openings)] for i in range(calibration.samples)]
+        rows[1::2] = [questions[i % len(questions)] for i in range(len(rows[1::2]))]
+        return [row[: calibration.length] for row in rows]
 
     def _piece(self, key: Any, read: Callable[[], Any]) -> Any:
         if key in self._kept:
@@ -88,6 +107,17 @@ class SelfWriter:
         if self._is_resident:
             self._kept[key] = piece
         return piece
+
+
+def _asked_in_chat(tokenizer_dir: Path) -> list[str]:
+    """Return the questions in the model's chat template; none where it has none, or one that we cannot run."""
+    found = chat_template(tokenizer_dir)
+    if found is None:
+        return []
+    try:
+        return [chat_prompt(found[0], [{"role": "user", "content": text}], found[1]) for text in QUESTIONS]
+    except UsageError:  # a template for tools or images may refuse plain text; openings are enough then
+        return []
 
 
 def save_ids(path: Path, ids: torch.Tensor) -> None:

@@ -64,17 +64,16 @@ def channel_scales(mean_abs: torch.Tensor, alpha: float) -> torch.Tensor:
     return scales.clamp(1 / MAX_SCALE, MAX_SCALE)
 
 
-def clipped_scales(
-    scaled: torch.Tensor, statistics: InputStatistics, *, prequant: torch.Tensor, group_size: int
-) -> torch.Tensor:
+def clipped_scales(scaled: torch.Tensor, gram: torch.Tensor, *, group_size: int) -> torch.Tensor:
     """Return group scales [N, K/g] of a scaled weight, each clipped where that lowers its group's output error.
 
-    A group's error is taken alone: the quadratic form of its change with its own block of E[x xᵀ].
+    `gram` is E[x x'] of the scaled weight's own input. A group's error is taken alone: the quadratic form of its change
+    with its own block of it.
     """
     import torch
 
     plain = int4.group_scales(scaled, group_size)
-    blocks = _diagonal_blocks(statistics.gram * prequant.outer(prequant), group_size)
+    blocks = _diagonal_blocks(gram, group_size)
     grouped = scaled.reshape(*plain.shape, group_size)
     best, best_error = plain, None
     for ratio in CLIP_RATIOS:

@@ -40,9 +40,17 @@ class InputStatistics:
 
     @property
     def gram(self) -> torch.Tensor:
-        """E[x x'], float32 [K, K]."""
+        """E[x x'], float32 [K, K], with correlations shrunk by tokens/(tokens + K).
+
+        A sample of few tokens shows correlations that other text does not have; without shrinking, rounding would
+        lean on them (the idea of Ledoit and Wolf's shrinkage estimator, doi:10.1016/S0047-259X(03)00096-4).
+        """
+        import torch
+
         assert self._gram is not None, "statistics are read before any input was added"
-        return self._gram / self.tokens
+        gram = self._gram / self.tokens
+        kept = self.tokens / (self.tokens + gram.shape[0])
+        return kept * gram + (1 - kept) * torch.diag(gram.diagonal())
 
     @property
     def mean_abs(self) -> torch.Tensor:

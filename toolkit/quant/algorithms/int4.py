@@ -1,10 +1,10 @@
-"""W4A16_AWQ: 4-bit weights whose salient channels are scaled up before rounding."""
+"""W4A16_AWQ: 4-bit weights whose salient channels are scaled up, and whose rounding errors make up for each other."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from toolkit.quant import awq, int4
+from toolkit.quant import awq, gptq, int4
 from toolkit.quant.algorithm import Algorithm, LinearGroup, Settings
 from toolkit.specs import QuantRecipe
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def quantize(group: LinearGroup, settings: Settings) -> dict[str, torch.Tensor]:
-    """Return packed integers under searched channel scales (shared by the group) and searched clips."""
+    """Return packed integers under searched channel scales (shared by the group) and clips, rounded with feedback."""
     import torch
 
     assert settings.group_size, "plan.conversion chose no group size"
@@ -23,8 +23,9 @@ def quantize(group: LinearGroup, settings: Settings) -> dict[str, torch.Tensor]:
     # What the engine multiplies activations by is rounded to the model dtype, so the weights are scaled by its inverse.
     prequant = (1 / found.channel_scales).to(settings.dtype)
     scaled = weight / prequant.float()
-    scales = awq.clipped_scales(scaled, group.statistics, prequant=prequant.float(), group_size=settings.group_size)
-    integers = int4.rounded(scaled, scales)
+    gram = group.statistics.gram * prequant.float().outer(prequant.float())
+    scales = awq.clipped_scales(scaled, gram, group_size=settings.group_size)
+    integers = gptq.rounded(scaled, scales, gram)
     tensors = {}
     start = 0
     for module, part in group.weights.items():
@@ -44,7 +45,10 @@ ALGORITHM = Algorithm(
         activation_bits=16,
         default_group_size=128,
         needs_calibration=True,
-        papers=("Lin et al., AWQ: Activation-aware Weight Quantization, arXiv:2306.00978",),
+        papers=(
+            "Lin et al., AWQ: Activation-aware Weight Quantization, arXiv:2306.00978",
+            "Frantar et al., GPTQ: Accurate Post-Training Quantization, arXiv:2210.17323",
+        ),
     ),
     quantize=quantize,
 )
