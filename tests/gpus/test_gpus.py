@@ -63,6 +63,22 @@ NVIDIA_SMI_NAMES = {
     "NVIDIA GB10": "dgx-spark",
 }
 
+#: Cards with a published reading of what a process sees, in MiB; of every other card usable memory is a share.
+READINGS = {
+    "t4": 15360,
+    "l4": 23034,
+    "l40s": 46068,
+    "b200": 183359,
+    "gb200": 189471,
+    "b300": 275040,
+    "gb300": 284208,
+    "rtx-pro-6000": 97887,
+    "rtx-pro-6000-max-q": 97887,
+    "rtx-pro-6000-server": 97887,
+}
+#: With ECC on, GDDR6 gives up a sixteenth: the L40S's reading, for cards of its kind.
+ECC_SHARE_CARDS = {"a40", "l20", "l40"}
+
 
 def test_the_catalogue_has_54_cards_and_the_cpu():
     assert len(CARDS) == 54
@@ -135,7 +151,17 @@ def test_memory_is_plausible(gpu):
     nominal_mib = gpu.memory_gib * 1024
     assert 8 <= gpu.memory_gib <= 288
     assert 0.93 * nominal_mib <= gpu.memory_usable_mib <= nominal_mib
-    assert ("estimate" in gpu.notes) != gpu.is_memory_measured
+
+
+def test_memory_is_called_measured_only_where_a_reading_is_on_record():
+    assert {gpu.name: gpu.memory_usable_mib for gpu in CARDS if gpu.is_memory_measured} == READINGS
+
+
+@pytest.mark.parametrize("gpu", [gpu for gpu in CARDS if gpu.name not in READINGS], ids=lambda gpu: gpu.name)
+def test_memory_without_a_reading_is_a_careful_share_and_says_so(gpu):
+    thousandths = 937 if gpu.name in ECC_SHARE_CARDS else 955
+    assert gpu.memory_usable_mib == int(gpu.memory_gib * 1024 * thousandths // 1000)
+    assert f"Usable memory is an estimate, {thousandths / 1000} of nominal" in gpu.notes
 
 
 @each_card
