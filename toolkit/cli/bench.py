@@ -156,7 +156,7 @@ def end(ctx: click.Context, run: Run, report: BenchReport) -> None:
 def show(document: Mapping[str, Any], page: Path) -> None:
     """Print the result in 80 columns."""
     columns = ("ms", "mean", "p50", "p90", "p95", "p99", "max")
-    rows = [[label, *(_number(document[key][name], 2) for name in columns[1:])] for key, label in LATENCIES]
+    rows = [[label, *(_milliseconds(document[key][name]) for name in columns[1:])] for key, label in LATENCIES]
     output.table(f"{document['profile']['model']} at {document['profile']['url']}", columns, rows, right=columns[1:])
     requests = document["requests"]
     facts = [
@@ -184,6 +184,11 @@ def show(document: Mapping[str, Any], page: Path) -> None:
 def _measured(row: Mapping[str, Any]) -> str:
     """Say an objective's percentile; it has no end where that share of requests failed."""
     return "endless" if row["measured_ms"] is None else f"{row['measured_ms']:,.1f} ms"
+
+
+def _milliseconds(value: float | None) -> str:
+    """Return a latency with as many digits as 80 columns and its noise allow."""
+    return _number(value, 2 if value is not None and value < 10 else 1 if value is not None and value < 1000 else 0)
 
 
 def _number(value: float | None, digits: int) -> str:

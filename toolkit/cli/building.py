@@ -46,6 +46,7 @@ def _steps(plan: BuildPlan, source: ModelSource, work: Path, progress: Progress)
         started = time.monotonic()
         step()
         durations[name] = time.monotonic() - started
+    checkpoint.with_name(f".{checkpoint.name}.lock").unlink(missing_ok=True)  # the folder's own lock covers it
     return durations
 
 

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from toolkit.engine.openvino_files import save_ir
 from toolkit.errors import BuildError
 
 ROLES = ("bos_token", "eos_token", "unk_token", "pad_token")
@@ -13,7 +14,6 @@ ROLES = ("bos_token", "eos_token", "unk_token", "pad_token")
 
 def save_tokenizer(folder: Path, target: Path) -> None:
     """Write openvino_tokenizer.xml and openvino_detokenizer.xml of FOLDER/tokenizer.json into TARGET."""
-    import openvino
     from openvino_tokenizers import convert_tokenizer
     from transformers import PreTrainedTokenizerFast
 
@@ -24,8 +24,8 @@ def save_tokenizer(folder: Path, target: Path) -> None:
         encoder, decoder = convert_tokenizer(tokenizer, with_detokenizer=True)
     except (RuntimeError, ValueError, KeyError) as error:
         raise BuildError(f"openvino-tokenizers cannot convert {folder / 'tokenizer.json'}: {error}") from error
-    openvino.save_model(encoder, str(target / "openvino_tokenizer.xml"))
-    openvino.save_model(decoder, str(target / "openvino_detokenizer.xml"))
+    save_ir(encoder, target / "openvino_tokenizer.xml", is_float16=True)
+    save_ir(decoder, target / "openvino_detokenizer.xml", is_float16=True)
 
 
 def _text(token: Any) -> str:

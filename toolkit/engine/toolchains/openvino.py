@@ -6,11 +6,11 @@ from importlib import metadata
 from pathlib import Path
 
 from toolkit.engine.checkpoint_reader import CheckpointReader
+from toolkit.engine.openvino_files import save_ir
 from toolkit.engine.openvino_graph import decoder_model
 from toolkit.engine.openvino_tokenizer import save_tokenizer
 from toolkit.engine.toolchain import CHECKPOINT, ENGINE, TOKENIZER, Toolchain
-from toolkit.errors import MissingError
-from toolkit.files import disk_errors_named, write_json
+from toolkit.files import write_json
 from toolkit.specs import BuildPlan, Progress
 
 STEP = "Compile for the CPU"
@@ -19,20 +19,12 @@ PACKAGES = ("openvino", "openvino-genai", "openvino-tokenizers")
 
 def compile_ir(plan: BuildPlan, folder: Path, progress: Progress) -> None:
     """Write openvino_model.xml/.bin, the tokenizer's IR, and what the engine is to run with."""
-    try:
-        import openvino
-    except ImportError as error:
-        raise MissingError("OpenVINO is not installed here.", hint="pip install 'trtk[cpu]'") from error
     target = folder / ENGINE
     target.mkdir(parents=True, exist_ok=True)
     progress(STEP, 0, 3)
     model, weights = decoder_model(CheckpointReader(folder / CHECKPOINT))
     progress(STEP, 1, 3)
-    with disk_errors_named(target):
-        try:
-            openvino.save_model(model, str(target / "openvino_model.xml"), compress_to_fp16=False)
-        except RuntimeError as error:  # OpenVINO reports a full disk as its own exception
-            raise MissingError(f"OpenVINO could not write {target}: {error}", hint="Is the disk full?") from error
+    save_ir(model, target / "openvino_model.xml")
     del model, weights
     progress(STEP, 2, 3)
     save_tokenizer(folder / TOKENIZER, target)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import queue
 import threading
@@ -64,7 +65,11 @@ class Settings:
         scheduler.cache_size = self.cache_gib
         scheduler.enable_prefix_caching = self.has_prefix_cache
         scheduler.dynamic_split_fuse = self.splits_prompts
-        properties = {"INFERENCE_NUM_THREADS": self.num_threads} if self.num_threads else {}
+        # What the build decided for this model, such as the precision of activations; a parameter here wins.
+        chosen = folder / "runtime.json"
+        properties = json.loads(chosen.read_text(encoding="utf-8")) if chosen.is_file() else {}
+        if self.num_threads:
+            properties["INFERENCE_NUM_THREADS"] = self.num_threads
         return openvino_genai.ContinuousBatchingPipeline(str(folder), scheduler, "CPU", properties)
 
 
