@@ -2,66 +2,130 @@
 
 from __future__ import annotations
 
+import fnmatch
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from toolkit.errors import MissingError, UsageError
+from toolkit.files import disk_errors_named, need_free_bytes
 from toolkit.models import need_safetensors
-from toolkit.specs import ModelSource
+from toolkit.specs import ModelSource, Progress, no_progress
 
 WANTED = ("config.json", "generation_config.json", "tokenizer*.json", "chat_template.*", "*.safetensors*")
 #: Copies of the weights in other layouts that some repositories carry beside the usual one.
-UNWANTED = ("original/*", "consolidated*")
+UNWANTED = ("*/*", "consolidated*")
+STEP = "Fetch from the hub"
+ANSWER_TIMEOUT_S = 30.0
 
 
-def fetch(name: str) -> ModelSource:
+def fetch(name: str, report: Progress = no_progress) -> ModelSource:
     """Return the local snapshot of `org/name[@revision]`, downloading what is missing."""
     try:
         import huggingface_hub
+        from huggingface_hub.constants import HF_HUB_OFFLINE
     except ImportError as error:
         raise MissingError("huggingface_hub is not installed here.", hint="pip install 'trtk[cpu]'") from error
     repo, _, revision = name.partition("@")
-    commit = _commit(huggingface_hub, repo, revision or None)
-    folder = _asked(
-        lambda: huggingface_hub.snapshot_download(
-            repo, revision=commit, allow_patterns=list(WANTED), ignore_patterns=list(UNWANTED)
-        ),
-        repo,
+    with _refusals_named(repo, revision):
+        if HF_HUB_OFFLINE:
+            folder = _snapshot(huggingface_hub, repo, revision or None, local_files_only=True)
+            need_safetensors(repo, [path.name for path in folder.iterdir()])
+        else:
+            folder = _downloaded(huggingface_hub, repo, revision or None, report)
+    return ModelSource(name=name, path=str(folder), revision=folder.name)
+
+
+def _downloaded(hub: Any, repo: str, revision: str | None, report: Progress) -> Path:
+    """Refuse what cannot be used, then fetch what is not in the cache; a branch or tag becomes its commit."""
+    info = hub.model_info(repo, revision=revision, files_metadata=True, timeout=ANSWER_TIMEOUT_S)
+    sizes = {file.rfilename: int(file.size or 0) for file in info.siblings or ()}
+    need_safetensors(repo, [file for file in sizes if "safetensors" not in file or not _matches(file, UNWANTED)])
+    cache = Path(hub.constants.HF_HUB_CACHE)
+    missing = sum(
+        size
+        for file, size in sizes.items()
+        if _matches(file, WANTED)
+        and not _matches(file, UNWANTED)
+        and not isinstance(hub.try_to_load_from_cache(repo, file, revision=info.sha), str)
     )
-    return ModelSource(name=name, path=str(folder), revision=commit)
+    need_free_bytes(cache, missing, what=f"The download of {repo}")
+    with disk_errors_named(cache):
+        # By the name that was asked for: the cache then remembers its commit, for the next time without a network.
+        folder = _snapshot(hub, repo, revision, tqdm_class=_byte_counter(report, missing))
+    report(STEP, max(missing, 1), max(missing, 1))
+    return folder
 
 
-def _commit(hub: Any, repo: str, revision: str | None) -> str:
-    """Resolve a branch or tag to the commit that will be recorded, and refuse a repository without safetensors."""
-    from huggingface_hub.constants import HF_HUB_OFFLINE
-
-    if HF_HUB_OFFLINE:
-        return revision or "main"
-    info = _asked(lambda: hub.model_info(repo, revision=revision), repo)
-    need_safetensors(repo, [file.rfilename for file in info.siblings or ()])
-    return str(info.sha)
+def _snapshot(hub: Any, repo: str, revision: str | None, **options: Any) -> Path:
+    """Return the snapshot folder, which the hub's cache names after the commit."""
+    found = hub.snapshot_download(
+        repo, revision=revision, allow_patterns=list(WANTED), ignore_patterns=list(UNWANTED), **options
+    )
+    return Path(found)
 
 
-def _asked(question: Any, repo: str) -> Any:
-    """Ask the hub; turn its refusals into sentences."""
-    from huggingface_hub import errors
+def _matches(file: str, patterns: tuple[str, ...]) -> bool:
+    return any(fnmatch.fnmatch(file, pattern) for pattern in patterns)
+
+
+def _byte_counter(report: Progress, total: int) -> Any:
+    """Return a tqdm class that draws nothing and tells REPORT about the bars that count bytes."""
+    from tqdm.auto import tqdm  # type: ignore[import-untyped,unused-ignore]
+
+    class ByteCounter(tqdm):  # type: ignore[misc,type-arg,unused-ignore]
+        def __init__(self, *args: Any, **options: Any) -> None:
+            self.bytes_done = 0.0 if options.get("unit") == "B" else None
+            options.pop("name", None)
+            super().__init__(*args, **{**options, "disable": True})
+
+        def update(self, n: float | None = 1) -> bool | None:
+            if self.bytes_done is not None:
+                self.bytes_done += n or 0
+                report(STEP, min(self.bytes_done, total), max(total, 1))
+            return None
+
+    return ByteCounter
+
+
+@contextmanager
+def _refusals_named(repo: str, revision: str) -> Iterator[None]:
+    """Turn the hub's refusals, and its silence, into sentences."""
+    from huggingface_hub import constants, errors
 
     try:
-        return question()
+        yield
+    except errors.HFValidationError as error:
+        raise UsageError(f"{repo!r} is no hub id: {error}", hint="MODEL is org/name[@revision].") from error
     except errors.GatedRepoError as error:
         raise MissingError(
             f"{repo} is gated: its owner must let you in.",
-            hint=f"Accept the terms at https://huggingface.co/{repo}, then set HF_TOKEN.",
+            hint=f"Accept the terms at {constants.ENDPOINT}/{repo}, then set HF_TOKEN.",
         ) from error
     except errors.RevisionNotFoundError as error:
-        raise UsageError(f"{repo} has no such revision.", hint="Give a branch, tag or commit after @.") from error
+        raise UsageError(
+            f"{repo} has no revision {revision!r}.", hint="Give a branch, tag or commit after @, or nothing."
+        ) from error
     except errors.RepositoryNotFoundError as error:
         raise UsageError(
             f"The hub has no model {repo}, or it is private.", hint="Check the name; for a private one set HF_TOKEN."
         ) from error
     except errors.LocalEntryNotFoundError as error:
         raise MissingError(
-            f"{repo} is not in the local cache, and the hub cannot be reached.",
-            hint="Check the network, or give a local Hugging Face folder.",
+            f"{repo}{'@' * bool(revision)}{revision} is not whole in the local cache, and the hub cannot be asked.",
+            hint="Check the network and HF_HUB_OFFLINE, or give a local Hugging Face folder.",
         ) from error
-    except (OSError, errors.HfHubHTTPError) as error:
-        raise MissingError(f"The hub did not answer for {repo}: {error}", hint="Try again later.") from error
+    except (OSError, errors.HfHubHTTPError, *_transport_errors()) as error:
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise MissingError(
+            f"The hub at {constants.ENDPOINT} did not answer for {repo}: {reason}",
+            hint="Check the network and try again; with HF_HUB_OFFLINE=1 a model that is in the cache is used.",
+        ) from error
+
+
+def _transport_errors() -> tuple[type[Exception], ...]:
+    """Return what the hub's client raises on a refused or cut connection: it changed its HTTP library twice."""
+    from huggingface_hub.errors import HfHubHTTPError
+
+    return tuple(base for base in HfHubHTTPError.__bases__ if issubclass(base, Exception))
