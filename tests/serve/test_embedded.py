@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import pytest
 
 from toolkit import serve
 from toolkit.errors import MissingError, UnknownName, UsageError
-from toolkit.serve import backend, starting
+from toolkit.serve import backend, libpython, starting
 from toolkit.serve.backends import embedded
 from toolkit.specs import ServeSpec
 
@@ -64,7 +65,8 @@ def test_the_backend_directory_is_made_once_in_the_cache_and_its_libraries_resol
         assert "not found" not in libraries.stdout
 
 
-def test_a_python_without_its_shared_library_is_told_what_to_install(tmp_path):
+def test_a_python_without_its_shared_library_is_told_what_to_install(tmp_path, monkeypatch):
+    monkeypatch.setenv("PATH", str(tmp_path))  # no apt-get here
     stub = tmp_path / "stub"
     stub.write_text(
         "#!/bin/sh\n"
@@ -78,6 +80,19 @@ def test_a_python_without_its_shared_library_is_told_what_to_install(tmp_path):
 
     assert str(refused.value) == ("Triton's Python backend needs libpython3.11.so.1.0, which is not on this machine.")
     assert refused.value.hint.startswith("On Debian and Ubuntu: apt-get install libpython3.")
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not shutil.which("apt-get"), reason="apt-get is not here")
+def test_a_missing_libpython_is_downloaded_into_the_cache_without_root(tmp_path, monkeypatch):
+    monkeypatch.setenv("TRTK_CACHE", str(tmp_path))
+
+    assert libpython.fetch()
+
+    library = tmp_path / "triton" / f"libpython{libpython.PYTHON}" / libpython.LIBRARY
+    assert library.read_bytes()[:4] == b"\x7fELF"
+    assert library.parent in libpython.folders()
+    assert [path.name for path in (tmp_path / "triton").iterdir()] == [library.parent.name]
 
 
 def test_packages_that_the_stub_cannot_see_are_refused(tmp_path, monkeypatch):

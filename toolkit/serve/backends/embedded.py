@@ -9,12 +9,12 @@ import os
 import platform
 import shutil
 import sys
-import sysconfig
 import tempfile
 from pathlib import Path
 
 from toolkit import files, workspace
 from toolkit.errors import MissingError, UsageError
+from toolkit.serve import libpython
 from toolkit.serve.backend import MARKER, Backend, Launch, shm_prefix, triton_id
 from toolkit.specs import ServeSpec
 
@@ -31,7 +31,7 @@ def launch(spec: ServeSpec, server_id: str) -> Launch:
     """Say the command line and the environment; nothing is written."""
     root = _server_root()
     python_dir = str(Path(sys.executable).parent)
-    libraries = [str(folder) for folder in _libpython_dirs()] + _split(os.environ.get("LD_LIBRARY_PATH"))
+    libraries = [str(folder) for folder in libpython.folders()] + _split(os.environ.get("LD_LIBRARY_PATH"))
     environment = {
         MARKER: server_id,
         # The stub embeds the first `python3` of PATH, which puts it into this virtual environment. It is isolated:
@@ -134,17 +134,26 @@ def _make_whole(target: Path, root: Path, stub: Path) -> None:
 
 
 def _need_stub_runs(stub: Path) -> None:
-    import subprocess
-
-    environment = {**os.environ, "LD_LIBRARY_PATH": os.pathsep.join(str(folder) for folder in _libpython_dirs())}
-    done = subprocess.run([str(stub)], env=environment, check=False, capture_output=True, text=True)
-    if "error while loading shared libraries" in done.stderr:
-        library = done.stderr.split("shared libraries:")[1].split(":")[0].strip()
+    missing = _missing_library(stub)
+    if missing == libpython.LIBRARY and libpython.fetch():
+        missing = _missing_library(stub)
+    if missing:
         raise MissingError(
-            f"Triton's Python backend needs {library}, which is not on this machine.",
+            f"Triton's Python backend needs {missing}, which is not on this machine.",
             hint=f"On Debian and Ubuntu: apt-get install libpython{PYTHON}; elsewhere use a Python built with "
             "--enable-shared.",
         )
+
+
+def _missing_library(stub: Path) -> str | None:
+    """Return the shared library without which the stub does not start."""
+    import subprocess
+
+    environment = {**os.environ, "LD_LIBRARY_PATH": os.pathsep.join(str(folder) for folder in libpython.folders())}
+    done = subprocess.run([str(stub)], env=environment, check=False, capture_output=True, text=True)
+    if "error while loading shared libraries" not in done.stderr:
+        return None
+    return done.stderr.split("shared libraries:")[1].split(":")[0].strip()
 
 
 def _server_root() -> Path:
@@ -169,12 +178,6 @@ def _prepared_dir() -> Path:
 
 def _backend_root() -> Path:
     return _prepared_dir() / "pytriton" / "tritonserver" / "backends"
-
-
-def _libpython_dirs() -> list[Path]:
-    library = f"libpython{PYTHON}.so.1.0"
-    candidates = [Path(sysconfig.get_config_var("LIBDIR") or "/"), Path(sys.base_prefix) / "lib"]
-    return [folder for folder in dict.fromkeys(candidates) if (folder / library).is_file()]
 
 
 def _split(paths: str | None) -> list[str]:
