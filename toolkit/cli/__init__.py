@@ -43,6 +43,9 @@ class Commands(click.Group):
         if cmd_name not in COMMANDS:
             return None
         command: click.Command = getattr(importlib.import_module(f"toolkit.cli.{cmd_name}"), cmd_name)
+        for parameter in command.params:  # by the option's name: Click's own variable is named after the Python one
+            if isinstance(parameter, click.Option) and parameter.envvar is None:
+                parameter.envvar = [f"TRTK_{cmd_name}_{name}".upper() for name in option_names(parameter)]
         return command
 
     def resolve_command(
@@ -78,7 +81,7 @@ class Commands(click.Group):
 
 
 def defaults_from_file() -> dict[str, Any]:
-    """Return trtk.toml of the working folder as Click's default_map: a table per command, option names with dashes."""
+    """Return trtk.toml of the working folder as it is: a table per command, option names with dashes."""
     from pathlib import Path
 
     path = Path("trtk.toml")
@@ -88,17 +91,36 @@ def defaults_from_file() -> dict[str, Any]:
         import tomllib
     else:
         import tomli as tomllib
-    from toolkit.errors import UsageError
+    from toolkit.errors import UnknownName, UsageError
 
     try:
-        document = tomllib.loads(path.read_text(encoding="utf-8"))
+        document: dict[str, Any] = tomllib.loads(path.read_text(encoding="utf-8"))
     except tomllib.TOMLDecodeError as error:
         raise UsageError(f"trtk.toml is not TOML: {error}.", hint="Mend it, or move it away.") from error
-    return {
-        table: {name.replace("-", "_"): value for name, value in options.items()}
-        for table, options in document.items()
-        if isinstance(options, dict)
-    }
+    for table, options in document.items():
+        if table not in COMMANDS:
+            raise UnknownName("command for trtk.toml's entry", table, COMMANDS, command="trtk --help")
+        if not isinstance(options, dict):
+            raise UsageError(f"trtk.toml's {table!r} is no table.", hint=f"Write [{table}] and its options below it.")
+    return document
+
+
+def option_names(parameter: click.Parameter) -> list[str]:
+    """Return a parameter's long names as they are in variables and Python: `max_seq_len` of `--max-seq-len`."""
+    named = [name.removeprefix("--") for name in parameter.opts if not name.startswith("-") or name.startswith("--")]
+    return [name.replace("-", "_") for name in named]
+
+
+def values_by_parameter(command: click.Command, name: str, table: dict[str, Any]) -> dict[str, Any]:
+    """Return a table of trtk.toml as Click wants it, by Python names; an option that NAME does not have is an error."""
+    from toolkit.errors import UnknownName
+
+    parameters = {option: parameter.name or "" for parameter in command.params for option in option_names(parameter)}
+    for option in table:
+        if option.replace("-", "_") not in parameters:
+            known = [known.replace("_", "-") for known in parameters]
+            raise UnknownName(f"option of `trtk {name}` for trtk.toml's [{name}]", option, known)
+    return {parameters[option.replace("-", "_")]: value for option, value in table.items()}
 
 
 @click.group(cls=Commands, context_settings={"auto_envvar_prefix": "TRTK", "help_option_names": ["-h", "--help"]})
@@ -112,4 +134,7 @@ def main(ctx: click.Context) -> None:
     trtk serve
     trtk bench
     """
-    ctx.default_map = defaults_from_file()
+    name, tables = ctx.invoked_subcommand or "", defaults_from_file()
+    command = main.get_command(ctx, name)
+    if command and name in tables:
+        ctx.default_map = {name: values_by_parameter(command, name, tables[name])}
