@@ -8,19 +8,17 @@ import click
 from toolkit.cli import COMMANDS, main
 
 PAGE = Path(__file__).parent / "commands.md"
-WIDTH = 100
+SETTINGS = {"max_content_width": 100, "terminal_width": 100, "help_option_names": ["-h", "--help"]}
 
 
 def page() -> str:
     """Return the reference: every command's --help."""
     parts = ["# Commands\n\nWritten by `docs/generate.py` from the commands' own help; do not edit by hand.\n"]
-    with click.Context(main, info_name="trtk", max_content_width=WIDTH, terminal_width=WIDTH) as root:
+    with click.Context(main, info_name="trtk", **SETTINGS) as root:
         parts.append(f"## trtk\n\n```\n{main.get_help(root)}\n```\n")
         for name in COMMANDS:
             command = main.get_command(root, name)
-            with click.Context(
-                command, info_name=name, parent=root, max_content_width=WIDTH, terminal_width=WIDTH
-            ) as context:
+            with click.Context(command, info_name=name, parent=root, **SETTINGS) as context:
                 parts.append(f"## trtk {name}\n\n```\n{command.get_help(context)}\n```\n")
     return "\n".join(parts)
 

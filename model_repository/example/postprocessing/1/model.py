@@ -46,4 +46,4 @@ class TritonPythonModel:
         texts = np.empty(lengths.shape, object)
         for place, length in np.ndenumerate(lengths):
             texts[place] = self.detokenizer.text(tokens[place][:length].tolist()).encode()
-        return texts
+        return texts.reshape(-1)  # one dimension, as NVIDIA's own answers: clients read text_output[0]

@@ -121,7 +121,7 @@ class TritonPythonModel:
             return held, self.call("postprocessing", {"TOKENS_BATCH": tokens, "SEQUENCE_LENGTH": lengths})["OUTPUT"]
         tokens = np.concatenate([held, tokens[:, :, : lengths[0, 0]]], axis=2)
         text = self.call("postprocessing", batch_of(tokens))["OUTPUT"]
-        if text[0, 0].decode().endswith(REPLACEMENT):
+        if text[0].decode().endswith(REPLACEMENT):
             return tokens, None
         return np.empty((1, 1, 0), np.int32), text
 
