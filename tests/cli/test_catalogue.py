@@ -16,8 +16,8 @@ L4 = {
     "aliases": [],
     "sm": 89,
     "memory_gib": 24,
-    "memory_usable_mib": 23034,
-    "is_memory_measured": True,
+    "memory_usable_mib": 23027,
+    "is_memory_measured": False,
     "memory_type": "GDDR6",
     "bandwidth_gb_per_s": 300,
     "dense_tflops": {"fp16": 121, "fp16_acc16": 121, "fp8": 242, "int8": 242},
@@ -34,7 +34,8 @@ L4 = {
     ],
     "confidence": "high",
     "notes": "NVIDIA counts 58 SMs, TechPowerUp 60. At 72 W the sustained clock stays well under boost. "
-    "Dense rates are half of NVIDIA's sparse ones.",
+    "Dense rates are half of NVIDIA's sparse ones. The usable MiB are UNVERIFIED: 0.937 of nominal, as other Ada "
+    "cards with ECC show.",
     "compute_capability": "8.9",
 }
 CPU_CARD = """\

@@ -66,7 +66,6 @@ NVIDIA_SMI_NAMES = {
 #: Cards with a published reading of what a process sees, in MiB; of every other card usable memory is a share.
 READINGS = {
     "t4": 15360,
-    "l4": 23034,
     "l40s": 46068,
     "b200": 183359,
     "gb200": 189471,
@@ -77,7 +76,7 @@ READINGS = {
     "rtx-pro-6000-server": 97887,
 }
 #: With ECC on, GDDR6 gives up a sixteenth: the L40S's reading, for cards of its kind.
-ECC_SHARE_CARDS = {"a40", "l20", "l40"}
+ECC_SHARE_CARDS = {"a2", "a10", "a10g", "a16", "a40", "l4", "l20", "l40"}
 
 
 def test_the_catalogue_has_54_cards_and_the_cpu():

@@ -54,12 +54,11 @@ def build(model: str, folder: Path | None, dry_run: bool, as_json: bool, **optio
 
 
 def check_names(options: dict[str, Any]) -> None:
-    """Look every name up, so that a wrong one stops the command at once."""
-    from toolkit import gpus, quant, releases
+    """Refuse a wrong name, or a GPU that cannot run the quantization, before anything is fetched."""
+    from toolkit import gpus, plan, quant, releases
 
-    gpus.get(options["gpu"])
-    quant.get(options["quant"])
-    releases.get(options["release"])
+    target = plan.Target(gpu=gpus.get(options["gpu"]), release=releases.get(options["release"]), flow=options["flow"])
+    plan.check_target(target, quant.get(options["quant"]), recipes=quant.catalogue())
 
 
 def plan_of(source: ModelSource, options: dict[str, Any]) -> BuildPlan:

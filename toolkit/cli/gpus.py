@@ -32,7 +32,7 @@ def gpus(names: tuple[str, ...], as_json: bool) -> None:
             output.text(card(gpu))
     else:
         output.table("GPUs", COLUMNS, [row(gpu) for gpu in chosen], right=COLUMNS[1:])
-        output.text("usable: GiB that nvidia-smi shows; ~ estimates it. FP16-FP4: dense TFLOPS.")
+        output.text("usable: GiB as read from a card; ~ estimates it. FP16-FP4: dense TFLOPS.")
 
 
 def document(gpu: GpuSpec) -> dict[str, Any]:
@@ -59,7 +59,7 @@ def card(gpu: GpuSpec) -> str:
 
 def facts(gpu: GpuSpec) -> list[tuple[str, str]]:
     """Return label and value of each fact; an empty value is one that is not known or does not apply."""
-    how = "nvidia-smi" if gpu.is_memory_measured else "estimated"
+    how = "as read from a card" if gpu.is_memory_measured else "estimated"
     rates = ", ".join(f"{dtype} {rate:g}" for dtype, rate in gpu.dense_tflops.items())
     return [
         ("name", gpu.name),

@@ -1,4 +1,4 @@
-"""What we know about GPUs: one TOML file each. Measured usable memory is the total that nvidia-smi shows."""
+"""What we know about GPUs: one TOML file each. Measured usable memory is a reading from a card."""
 
 from __future__ import annotations
 

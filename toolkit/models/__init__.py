@@ -63,7 +63,7 @@ def locate(name: str, *, progress: Progress = no_progress) -> ModelSource:
         )
     from toolkit.models import hub
 
-    return hub.fetch(name)
+    return hub.fetch(name, progress)
 
 
 def _local(name: str, folder: Path) -> ModelSource:

@@ -22,7 +22,7 @@ from toolkit.specs import (
     to_json,
 )
 
-__all__ = ["Asked", "Target", "conversion", "make", "memory"]
+__all__ = ["Asked", "Target", "check_target", "conversion", "make", "memory"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,6 +56,11 @@ def conversion(
         device=device,
         choices=choices,
     )
+
+
+def check_target(target: Target, recipe: QuantRecipe, *, recipes: Iterable[QuantRecipe]) -> None:
+    """Raise PlanInfeasible when no model at all could run so; needs no model."""
+    support.choose_flow(target.gpu, recipe, target.release, asked=target.flow, recipes=recipes)
 
 
 def make(converted: ConversionPlan, target: Target, asked: Asked, *, recipes: Iterable[QuantRecipe] = ()) -> BuildPlan:

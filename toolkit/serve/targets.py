@@ -63,7 +63,9 @@ def _built(folder: Path, manifest: EngineManifest) -> Target:
     if manifest.kind not in CPU_KINDS:
         gpu = manifest.plan.get("gpu", {}).get("title", "an NVIDIA GPU")
         release = manifest.plan.get("release", {})
-        engine = "a bundle, whose engine build_engine.sh compiles on the target," if manifest.is_deferred else "an engine"
+        engine = (
+            "a bundle, whose engine build_engine.sh compiles on the target," if manifest.is_deferred else "an engine"
+        )
         raise MissingError(
             f"{folder} holds {engine} for {gpu}; the embedded server runs on the CPU.",
             hint=f"Serve it on a machine with {gpu}, in {release.get('image', 'its Triton container')}; "
