@@ -34,8 +34,8 @@ L4 = {
     ],
     "confidence": "high",
     "notes": "NVIDIA counts 58 SMs, TechPowerUp 60. At 72 W the sustained clock stays well under boost. "
-    "Dense rates are half of NVIDIA's sparse ones. The usable MiB are UNVERIFIED: 0.937 of nominal, as other Ada "
-    "cards with ECC show.",
+    "Dense rates are half of NVIDIA's sparse ones. Usable memory is an estimate, 0.937 of nominal: what cards of its "
+    "kind give up to ECC.",
     "compute_capability": "8.9",
 }
 CPU_CARD = """\
