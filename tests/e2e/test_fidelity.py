@@ -30,8 +30,9 @@ PROMPTS = [
 
 
 @pytest.fixture(scope="module")
-def original(place):
+def original(place, built):
     """Hugging Face's own model of the demo weights, and the tokenizer."""
+    built("int4")  # fetches the weights
     from tokenizers import Tokenizer
     from transformers import LlamaForCausalLM
 
