@@ -7,9 +7,9 @@ import torch
 
 from tests.conftest import save_llama
 from toolkit import models
-from toolkit.convert.decoder import Decoder, KVCache
-from toolkit.convert.layer import load
-from toolkit.convert.shards import Shards
+from toolkit.checkpoint.shards import Shards
+from toolkit.checkpoint.source import SourceModel
+from toolkit.forward.decoder import Decoder, KVCache
 from toolkit.specs import ModelSource
 
 LLAMA3_SCALING = {
@@ -37,15 +37,12 @@ VARIANTS = {
 def our_logits(folder: Path, ids: torch.Tensor) -> torch.Tensor:
     source = ModelSource(name="tiny", path=str(folder), revision="local")
     spec = models.read(source)
-    shards = Shards(folder)
-    names = models.family_of(spec.architecture).tensors
+    source = SourceModel(Shards(folder), models.family_of(spec.architecture).tensors, spec)
     decoder = Decoder(spec, max_length=ids.shape[1])
-    hidden = torch.nn.functional.embedding(ids, shards.tensor("model.embed_tokens.weight").float())
+    hidden = source.embed(ids)
     for index in range(spec.num_layers):
-        hidden = decoder.layer(load(shards, names, spec, index=index, device="cpu"), hidden)
-    hidden = decoder.norm(hidden, shards.tensor("model.norm.weight").float())
-    head = "model.embed_tokens.weight" if spec.is_tied else "lm_head.weight"
-    return hidden @ shards.tensor(head).float().T
+        hidden = decoder.layer(source.layer(index), hidden)
+    return decoder.logits(hidden, source.final_norm(), source.head().float())
 
 
 @pytest.mark.parametrize("changes", VARIANTS.values(), ids=VARIANTS.keys())
@@ -60,7 +57,7 @@ def test_logits_equal_hugging_faces(tmp_path, changes):
 def test_a_cache_gives_what_the_whole_prompt_gives(llama):
     folder, _ = llama
     spec = models.read(ModelSource(name="tiny", path=str(folder), revision="local"))
-    layer = load(Shards(folder), models.family_of(spec.architecture).tensors, spec, index=0, device="cpu")
+    layer = SourceModel(Shards(folder), models.family_of(spec.architecture).tensors, spec).layer(0)
     hidden = torch.randn(2, 12, spec.hidden_size, generator=torch.Generator().manual_seed(0))
     decoder, cache = Decoder(spec, max_length=12), KVCache()
 

@@ -77,7 +77,7 @@ def test_a_tensor_of_another_shape_is_named(copied, tmp_path):
     damage(copied, lambda tensors: tensors.update({name: tensors[name][:-2].clone()}))
 
     assert refused(copied, tmp_path / "out") == (
-        "Layer 0's mlp.gate has shape (254, 128), but config.json says (256, 128)."
+        "Layer 0's mlp.up_proj has shape (254, 128), but config.json says (256, 128)."
     )
 
 
@@ -167,13 +167,13 @@ SLOW = """
 import sys, time
 from pathlib import Path
 from toolkit.convert import conversion
-write = conversion.Conversion._layer_tensors
-def slowly(self, layer, statistics):
+write = conversion.Conversion._quantized
+def slowly(self, layer, assignment, statistics):
     if layer.index == 1:
         print("layer 1", flush=True)
         time.sleep(60)
-    return write(self, layer, statistics)
-conversion.Conversion._layer_tensors = slowly
+    return write(self, layer, assignment, statistics)
+conversion.Conversion._quantized = slowly
 from tests.convert.checkpoints import convert_model
 convert_model(Path(sys.argv[1]), Path(sys.argv[2]), "int4")
 """

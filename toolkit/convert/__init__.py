@@ -19,7 +19,6 @@ __all__ = ["run", "source_fingerprint"]
 #: Bump when the same plan would give other bytes.
 FORMAT_VERSION = 1
 STATE_FILE = "conversion.json"
-STEP = "Quantize"
 
 
 def run(

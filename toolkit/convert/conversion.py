@@ -2,123 +2,106 @@
 
 from __future__ import annotations
 
+import dataclasses
 import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from toolkit import quant
-from toolkit.convert.calibration import CalibrationPass, from_file
-from toolkit.convert.config import checkpoint_config
-from toolkit.convert.layer import SHARED_INPUTS, Layer, load
-from toolkit.convert.rank_file import RankFile
-from toolkit.convert.self_text import SELF, SelfWriter, load_ids, save_ids
-from toolkit.convert.shards import Shards
+from toolkit.checkpoint.assignment import Assignment, assign
+from toolkit.checkpoint.shards import Shards
+from toolkit.checkpoint.source import SourceModel
+from toolkit.checkpoint.writer import Writer, open_writer
 from toolkit.errors import PlanInfeasible
-from toolkit.files import write_json
-from toolkit.models import family_of
+from toolkit.forward.calibration import CalibrationPass, from_file
+from toolkit.forward.self_text import SELF, SelfWriter, load_ids, save_ids
+from toolkit.models import family_of, parts
 from toolkit.quant.algorithm import LinearGroup, Settings
 from toolkit.quant.float16 import as_dtype
+from toolkit.quant.statistics import Wanted
 from toolkit.specs import ConversionPlan, ModelSource, Progress
+from toolkit.weights import Layer, Linear
 
 if TYPE_CHECKING:
     import torch
 
     from toolkit.quant.statistics import InputStatistics
 
-#: Tensors of a layer, of the ends and some to spare; sizes the header that RankFile reserves.
-MAX_TENSORS_PER_LAYER, MAX_TENSORS_AT_ENDS = 32, 16
-
 
 class Conversion:
     """Reads shards, calibrates, quantizes and writes; holds one decoder layer and the hidden states."""
 
     def __init__(self, plan: ConversionPlan, source: ModelSource, work: Path) -> None:
-        self.plan, self.work, self.source = plan, work, Path(source.path)
-        self.shards = Shards(self.source)
-        self.names = family_of(plan.model.architecture).tensors
+        import torch
+
+        self.plan, self.work, self.folder = plan, work, Path(source.path)
+        names = family_of(plan.model.architecture).tensors
+        self.source = SourceModel(Shards(self.folder), names, plan.model, device=plan.device)
+        self.settings = Settings(dtype=getattr(torch, plan.dtype), group_size=plan.group_size)
 
     def write(self, progress: Progress) -> None:
-        """Write rank0.safetensors, tokenizer files and config.json (last)."""
+        """Write the weights, tokenizer files and config.json (last)."""
         import torch
 
-        spec = self.plan.model
-        rank = RankFile(
-            self.work / "rank0.safetensors", max_tensors=MAX_TENSORS_PER_LAYER * spec.num_layers + MAX_TENSORS_AT_ENDS
-        )
+        writer = open_writer(self.plan, self.work)
+        assignment = assign(self.plan)
         try:
             with torch.inference_mode():
-                self._write_embedding(rank)
-                self._write_layers(rank, progress)
-                self._write_head(rank)
-            rank.finish()
+                if not writer.has("embedding"):
+                    writer.write_embedding(self.source.embedding())
+                self._write_layers(writer, assignment, progress)
+                if not writer.has("head"):
+                    writer.write_head(self.source.final_norm(), self.source.head())
+            (self.work / "calibration.safetensors").unlink(missing_ok=True)
+            self._copy_tokenizer()
+            writer.finish(assignment)
         finally:
-            rank.close()
-        (self.work / "calibration.safetensors").unlink(missing_ok=True)
-        self._copy_tokenizer()
-        write_json(self.work / "config.json", checkpoint_config(self.plan))
+            writer.close()
 
-    def _write_embedding(self, rank: RankFile) -> None:
-        if "embedding" not in rank.finished_steps:
-            with rank.step("embedding"):
-                rank.append({"transformer.vocab_embedding.weight": self._whole(self.names.embedding)})
-
-    def _write_head(self, rank: RankFile) -> None:
-        # A tied head is written out as well: trtllm-build shares equal constants, and needs both names for tp > 1.
-        head = self.names.embedding if self.plan.model.is_tied else self.names.lm_head
-        if "head" not in rank.finished_steps:
-            with rank.step("head"):
-                rank.append({"transformer.ln_f.weight": self._whole(self.names.final_norm)})
-                rank.append({"lm_head.weight": self._whole(head)})
-
-    def _whole(self, name: str) -> torch.Tensor:
-        return as_dtype(self.shards.tensor(f"{name}.weight"), self._dtype, name)
-
-    @property
-    def _dtype(self) -> torch.dtype:
-        import torch
-
-        dtype: torch.dtype = getattr(torch, self.plan.dtype)
-        return dtype
-
-    def _write_layers(self, rank: RankFile, progress: Progress) -> None:
+    def _write_layers(self, writer: Writer, assignment: Assignment, progress: Progress) -> None:
         spec = self.plan.model
         step = f"Quantize to {self.plan.recipe.name}"
         pass_ = self._calibration(progress)
         for index in range(spec.num_layers):
             progress(step, index, spec.num_layers)
-            layer = self.load_layer(index)
-            statistics = pass_.through(layer) if pass_ else {}
-            if f"layer {index}" in rank.finished_steps:
+            is_done = writer.has(f"layer {index}")
+            if is_done and pass_ is None:
                 continue
-            with rank.step(f"layer {index}"):
-                rank.append(self._layer_tensors(layer, statistics))
+            layer = self.source.layer(index)
+            wanted = {} if is_done else self._wanted(assignment, index)
+            statistics = pass_.through(layer, wanted) if pass_ else {}
+            if not is_done:
+                writer.write_layer(self._quantized(layer, assignment, statistics))
         progress(step, spec.num_layers, spec.num_layers)
 
-    def load_layer(self, index: int) -> Layer:
-        """Read one layer as float32."""
-        return load(self.shards, self.names, self.plan.model, index=index, device=self.plan.device)
+    def _wanted(self, assignment: Assignment, index: int) -> dict[str, Wanted]:
+        groups = parts.groups(self.plan.model, index)
+        recipes = {group: assignment.of[index, group] for group in groups}
+        return {group: quant.algorithm(recipe).wanted for group, recipe in recipes.items() if recipe}
 
-    def _layer_tensors(self, layer: Layer, statistics: dict[str, InputStatistics]) -> dict[str, torch.Tensor]:
-        tensors: dict[str, torch.Tensor] = {}
-        settings = Settings(dtype=self._dtype, group_size=self.plan.group_size)
-        for modules in SHARED_INPUTS:
+    def _quantized(self, layer: Layer, assignment: Assignment, statistics: dict[str, InputStatistics]) -> Layer:
+        linears: dict[str, Linear] = {}
+        for name, members in parts.groups(self.plan.model, layer.index).items():
+            recipe = assignment.of[layer.index, name] or quant.get("fp16")
             group = LinearGroup(
-                weights={module: layer.weights[module] for module in modules},
-                part_rows={module: layer.part_rows[module] for module in modules},
-                statistics=statistics.get(modules[0]),
+                layer=layer.index,
+                name=name,
+                weights={part: layer.linears[part].weight for part in members},
+                statistics=statistics.get(name),
             )
-            tensors.update(quant.algorithm(self.plan.recipe).quantize(group, settings))
-        for module, bias in layer.biases.items():
-            tensors[f"{module}.bias"] = as_dtype(bias, self._dtype, f"{module}.bias")
-        for module, norm in layer.norms.items():
-            tensors[f"{module}.weight"] = as_dtype(norm, self._dtype, module)
-        prefix = f"transformer.layers.{layer.index}."
-        return {prefix + name: tensor for name, tensor in tensors.items()}
+            made = quant.algorithm(recipe).quantize(group, self.settings)
+            for part, linear in made.items():
+                linears[part] = dataclasses.replace(linear, bias=self._bias(layer, part))
+        return dataclasses.replace(layer, linears=linears)
+
+    def _bias(self, layer: Layer, part: str) -> torch.Tensor | None:
+        bias = layer.linears[part].bias
+        return None if bias is None else as_dtype(bias, self.settings.dtype, f"The bias of layer {layer.index} {part}")
 
     def _calibration(self, progress: Progress) -> CalibrationPass | None:
         if self.plan.calibration is None:
             return None
-        return CalibrationPass(self.plan.model, self.embed(self._calibration_ids(progress)))
+        return CalibrationPass(self.plan.model, self.source.embed(self._calibration_ids(progress)))
 
     def _calibration_ids(self, progress: Progress) -> torch.Tensor:
         spec, asked = self.plan.model, self.plan.calibration
@@ -127,31 +110,17 @@ class Conversion:
             return from_file(asked, self.tokenizer_json, spec.vocab_size)
         kept = self.work / "calibration.safetensors"
         if not kept.is_file():
-            ids = SelfWriter(self, spec).write(asked, self.tokenizer_json.parent, progress)
+            ids = SelfWriter(self.source, spec).write(asked, self.tokenizer_json.parent, progress)
             save_ids(kept, ids)
         return load_ids(kept)  # an interrupted conversion goes on with the text it had
-
-    def head(self) -> torch.Tensor:
-        """Return the float32 output matrix [vocab, hidden]."""
-        name = self.names.embedding if self.plan.model.is_tied else self.names.lm_head
-        return self.shards.tensor(f"{name}.weight").float().to(self.plan.device)
-
-    def final_norm(self) -> torch.Tensor:
-        """Return the final norm's float32 weight."""
-        return self.shards.tensor(f"{self.names.final_norm}.weight").float().to(self.plan.device)
-
-    def embed(self, ids: torch.Tensor) -> torch.Tensor:
-        """Return float32 hidden states of token ids."""
-        rows = self.shards.rows(f"{self.names.embedding}.weight", ids.reshape(-1))
-        return rows.float().reshape(*ids.shape, -1).to(self.plan.device)
 
     @property
     def tokenizer_json(self) -> Path:
         """The fast tokenizer's file; raises PlanInfeasible when the model has none."""
-        path = self.source / "tokenizer.json"
+        path = self.folder / "tokenizer.json"
         if not path.is_file():
             raise PlanInfeasible(
-                f"{self.source} has no tokenizer.json.",
+                f"{self.folder} has no tokenizer.json.",
                 hint="Save the fast tokenizer into the folder with AutoTokenizer's save_pretrained.",
             )
         return path
@@ -160,6 +129,6 @@ class Conversion:
         folder = self.work / "tokenizer"
         folder.mkdir(exist_ok=True)
         for name in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "generation_config.json"):
-            if (self.source / name).is_file():
-                shutil.copyfile(self.source / name, folder / name)
-        shutil.copyfile(self.source / "config.json", folder / "config.json")
+            if (self.folder / name).is_file():
+                shutil.copyfile(self.folder / name, folder / name)
+        shutil.copyfile(self.folder / "config.json", folder / "config.json")

@@ -1,4 +1,4 @@
-"""What a model family says about itself: how to read its config, and where its tensors go."""
+"""What a model family says about itself: how to read its config, where its tensors are, what its checkpoint adds."""
 
 from __future__ import annotations
 
@@ -11,17 +11,27 @@ from toolkit.specs import ModelSpec
 
 @dataclass(frozen=True, kw_only=True)
 class TensorNames:
-    """Hugging Face names of a decoder's tensors, keyed by their TensorRT-LLM modules.
+    """Hugging Face names of a decoder's tensors, below the layer, by the parts of models/parts.py.
 
-    A linear that TensorRT-LLM fuses lists its parts in the order in which they are concatenated.
+    Parts with one and the same name are consecutive rows of that tensor, in the order of this table (Phi-3's qkv_proj).
+    `{expert}` stands for an expert's number.
     """
 
     embedding: str = "model.embed_tokens"
     final_norm: str = "model.norm"
     lm_head: str = "lm_head"
     layer: str = "model.layers.{index}."
-    linears: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    linears: Mapping[str, str] = field(default_factory=dict)
     norms: Mapping[str, str] = field(default_factory=dict)
+    expert: Mapping[str, str] = field(default_factory=dict)  # fc, gate, proj → name of expert {expert}
+    shared_expert: Mapping[str, str] = field(default_factory=dict)  # fc, gate, proj
+    router: str = ""
+    shared_expert_gate: str = ""
+
+
+def no_fields(spec: ModelSpec) -> dict[str, Any]:  # noqa: ARG001 - one signature for all
+    """Add nothing."""
+    return {}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,17 +43,24 @@ class ModelFamily:
     architectures: tuple[str, ...]
     describe: Callable[[Mapping[str, Any]], ModelSpec]
     tensors: TensorNames
+    decoder_type: str = "llama"  # ModelOpt's name for it
+    #: What a TensorRT-LLM config.json has beyond the common fields, or has otherwise.
+    config_fields: Callable[[ModelSpec], dict[str, Any]] = no_fields
     notes: str = ""
 
 
+ATTENTION = {
+    "attention.q": "self_attn.q_proj",
+    "attention.k": "self_attn.k_proj",
+    "attention.v": "self_attn.v_proj",
+    "attention.dense": "self_attn.o_proj",
+}
+# The activated branch is `fc` in TensorRT-LLM: proj(act(fc(x)) * gate(x)).
+GATED_MLP = {"fc": "mlp.gate_proj", "gate": "mlp.up_proj", "proj": "mlp.down_proj"}
+NORMS = {"input_layernorm": "input_layernorm", "post_layernorm": "post_attention_layernorm"}
+QK_NORMS = {"attention.q_layernorm": "self_attn.q_norm", "attention.k_layernorm": "self_attn.k_norm"}
+
 GATED_DECODER = TensorNames(
-    linears={
-        "attention.qkv": ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"),
-        "attention.dense": ("self_attn.o_proj",),
-        # The activated branch is `fc` in TensorRT-LLM: proj(act(fc(x)) * gate(x)).
-        "mlp.fc": ("mlp.gate_proj",),
-        "mlp.gate": ("mlp.up_proj",),
-        "mlp.proj": ("mlp.down_proj",),
-    },
-    norms={"input_layernorm": "input_layernorm", "post_layernorm": "post_attention_layernorm"},
+    linears={**ATTENTION, **{f"mlp.{part}": name for part, name in GATED_MLP.items()}},
+    norms=NORMS,
 )

@@ -7,10 +7,11 @@ import functools
 
 from toolkit.quant import matrix
 from toolkit.quant.algorithm import Algorithm
+from toolkit.quant.format import WeightFormat
 from toolkit.registry import by_name, entries_in, pick
 from toolkit.specs import QuantRecipe
 
-__all__ = ["algorithm", "catalogue", "get"]
+__all__ = ["algorithm", "catalogue", "format_of", "get"]
 
 
 @functools.cache
@@ -33,6 +34,17 @@ def get(name: str) -> QuantRecipe:
 def algorithm(recipe: QuantRecipe) -> Algorithm:
     """Return the algorithm of a recipe."""
     return next(entry for entry in _algorithms() if entry.recipe.name == recipe.name)
+
+
+@functools.cache
+def _formats() -> dict[str | None, WeightFormat]:
+    return {entry.algo: entry for entry in entries_in("toolkit.quant.formats", "FORMAT", WeightFormat)}
+
+
+def format_of(quant_algo: str | None) -> WeightFormat:
+    """Return the storage format of TensorRT-LLM's quant_algo; raises UnknownName for one that trtk does not store."""
+    named = {algo: entry for algo, entry in _formats().items() if algo}
+    return pick(named, quant_algo, kind="quantization algorithm") if quant_algo else _formats()[None]
 
 
 def _placed(recipe: QuantRecipe) -> QuantRecipe:

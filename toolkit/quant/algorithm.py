@@ -6,7 +6,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from toolkit.quant.statistics import Wanted
 from toolkit.specs import QuantRecipe
+from toolkit.weights import Linear
 
 if TYPE_CHECKING:
     import torch
@@ -16,13 +18,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class LinearGroup:
-    """Linears of one layer that read the same input: q/k/v as one module, fc and gate, dense alone, proj alone.
+    """Linears of one layer that read the same input: q, k and v; fc and gate; dense alone; all experts' proj.
 
-    `weights` are float32 [N, K] by module name (below the layer); `part_rows` gives the rows of each concatenated part.
+    `weights` are [N, K] by part, in the source's dtype: cast to float32 before computing, in row blocks where the
+    group is large.
     """
 
+    layer: int
+    name: str  # of models/parts.py: attention.qkv
     weights: Mapping[str, torch.Tensor]
-    part_rows: Mapping[str, tuple[int, ...]]
     statistics: InputStatistics | None
 
 
@@ -34,13 +38,14 @@ class Settings:
     group_size: int | None
 
 
-#: Returns the checkpoint tensors of a group, named below the layer: `mlp.fc.weight`, `mlp.fc.weights_scaling_factor`.
-Quantize = Callable[[LinearGroup, Settings], dict[str, "torch.Tensor"]]
+#: Returns a Linear for each part of a group, without bias. Parts of a group share prequant and activation_scale.
+Quantize = Callable[[LinearGroup, Settings], dict[str, Linear]]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Algorithm:
-    """One module of quant/algorithms."""
+    """One module of quant/algorithms; `wanted` says which input statistics `quantize` reads."""
 
     recipe: QuantRecipe
     quantize: Quantize
+    wanted: Wanted = Wanted.NOTHING

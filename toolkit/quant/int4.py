@@ -37,20 +37,9 @@ def packed(integers: torch.Tensor) -> torch.Tensor:
 
 
 def unpacked(weight: torch.Tensor) -> torch.Tensor:
-    """Return float32 [N, K] integers of a packed int8 [N/2, K]; the inverse of `packed`."""
+    """Return int8 [N, K] integers of a packed int8 or uint8 [N/2, K]; the inverse of `packed`."""
     import torch
 
     plain = weight.view(torch.uint8)
     pairs = torch.stack((plain & 0x0F, plain >> 4), dim=1).reshape(-1, weight.shape[1])
-    return ((pairs ^ 8).to(torch.float32)) - 8
-
-
-def tensors_of(
-    module: str, integers: torch.Tensor, scales: torch.Tensor, *, prequant: torch.Tensor
-) -> dict[str, torch.Tensor]:
-    """Return a module's W4A16_AWQ tensors (spec: packed weight, float32 scales, prequant factors in model dtype)."""
-    return {
-        f"{module}.weight": packed(integers),
-        f"{module}.weights_scaling_factor": scales.float(),
-        f"{module}.prequant_scaling_factor": prequant,
-    }
+    return (pairs ^ 8).to(torch.int8) - 8

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import enum
 from typing import TYPE_CHECKING
 
 from toolkit.errors import BuildError
@@ -10,33 +11,51 @@ if TYPE_CHECKING:
     import torch
 
 
-class InputStatistics:
-    """Running statistics of inputs [tokens, K]: second moment, mean magnitude, largest magnitude."""
+class Wanted(enum.IntFlag):
+    """Which statistics an algorithm reads: the second moment is a [K, K] matrix and costs a product per token."""
 
-    def __init__(self, name: str) -> None:
-        self.name = name
+    NOTHING = 0
+    AMAX = 1  # of the whole input
+    CHANNELS = 2  # mean and largest magnitude of each column
+    GRAM = 4
+
+
+class InputStatistics:
+    """Running statistics of inputs [tokens, K]."""
+
+    def __init__(self, name: str, wanted: Wanted) -> None:
+        self.name, self.wanted = name, wanted
         self.tokens = 0
+        self.amax = 0.0
         self._gram: torch.Tensor | None = None
         self._abs_sum: torch.Tensor | None = None
-        self.amax = 0.0
+        self._abs_max: torch.Tensor | None = None
 
     def add(self, inputs: torch.Tensor) -> None:
-        """Add inputs of shape [..., K]."""
+        """Add float32 inputs of shape [..., K]."""
         import torch
 
         flat = inputs.reshape(-1, inputs.shape[-1])
-        amax = float(flat.abs().max())
+        if not flat.shape[0]:
+            return
+        magnitudes = flat.abs()
+        amax = float(magnitudes.max())
         if not amax < float("inf"):  # also catches NaN
             raise BuildError(
                 f"The input of {self.name} becomes NaN or Inf during calibration.", hint="Check the weights."
             )
-        if self._gram is None or self._abs_sum is None:
-            self._gram = torch.zeros(flat.shape[1], flat.shape[1], device=flat.device)
-            self._abs_sum = torch.zeros(flat.shape[1], device=flat.device)
-        self._gram.addmm_(flat.T, flat)
-        self._abs_sum += flat.abs().sum(0)
         self.amax = max(self.amax, amax)
         self.tokens += flat.shape[0]
+        if Wanted.CHANNELS & self.wanted:
+            if self._abs_sum is None or self._abs_max is None:
+                self._abs_sum = torch.zeros(flat.shape[1], device=flat.device)
+                self._abs_max = torch.zeros(flat.shape[1], device=flat.device)
+            self._abs_sum += magnitudes.sum(0)
+            self._abs_max = torch.maximum(self._abs_max, magnitudes.amax(0))
+        if Wanted.GRAM & self.wanted:
+            if self._gram is None:
+                self._gram = torch.zeros(flat.shape[1], flat.shape[1], device=flat.device)
+            self._gram.addmm_(flat.T, flat)
 
     @property
     def gram(self) -> torch.Tensor:
@@ -47,7 +66,7 @@ class InputStatistics:
         """
         import torch
 
-        assert self._gram is not None, "statistics are read before any input was added"
+        assert self._gram is not None, "an algorithm reads the second moment without asking for Wanted.GRAM"
         gram = self._gram / self.tokens
         kept = self.tokens / (self.tokens + gram.shape[0])
         return kept * gram + (1 - kept) * torch.diag(gram.diagonal())
@@ -55,5 +74,11 @@ class InputStatistics:
     @property
     def mean_abs(self) -> torch.Tensor:
         """E[|x|], float32 [K]."""
-        assert self._abs_sum is not None, "statistics are read before any input was added"
+        assert self._abs_sum is not None, "an algorithm reads channels without asking for Wanted.CHANNELS"
         return self._abs_sum / self.tokens
+
+    @property
+    def max_abs(self) -> torch.Tensor:
+        """The largest |x| of each column, float32 [K]."""
+        assert self._abs_max is not None, "an algorithm reads channels without asking for Wanted.CHANNELS"
+        return self._abs_max

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from toolkit.quant.algorithm import Algorithm, LinearGroup, Settings
 from toolkit.quant.float16 import as_dtype
 from toolkit.specs import QuantRecipe
-
-if TYPE_CHECKING:
-    import torch
+from toolkit.weights import Linear
 
 
-def quantize(group: LinearGroup, settings: Settings) -> dict[str, torch.Tensor]:
+def quantize(group: LinearGroup, settings: Settings) -> dict[str, Linear]:
     """Return the weights in the model dtype."""
-    return {f"{name}.weight": as_dtype(weight, settings.dtype, name) for name, weight in group.weights.items()}
+    return {
+        part: Linear(weight=as_dtype(weight, settings.dtype, f"Layer {group.layer}'s {part}"))
+        for part, weight in group.weights.items()
+    }
 
 
 ALGORITHM = Algorithm(

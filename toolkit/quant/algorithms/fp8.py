@@ -2,32 +2,29 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
+from toolkit.quant import float8
 from toolkit.quant.algorithm import Algorithm, LinearGroup, Settings
+from toolkit.quant.statistics import Wanted
 from toolkit.specs import QuantRecipe
-
-if TYPE_CHECKING:
-    import torch
-
-#: The largest finite E4M3 number.
-FP8_MAX = 448.0
+from toolkit.weights import Linear
 
 
-def quantize(group: LinearGroup, settings: Settings) -> dict[str, torch.Tensor]:  # noqa: ARG001 - one signature for all
+def quantize(group: LinearGroup, settings: Settings) -> dict[str, Linear]:  # noqa: ARG001 - one signature for all
     """Return E4M3 weights; linears that share an input share both scales, so that the engine may fuse them."""
     import torch
 
     assert group.statistics, "fp8 needs calibration"
-    amax = max(float(weight.abs().max()) for weight in group.weights.values())
-    weight_scale = torch.tensor([amax / FP8_MAX or 1.0])
-    activation_scale = torch.tensor([group.statistics.amax / FP8_MAX or 1.0])
-    tensors = {}
-    for module, weight in group.weights.items():
-        tensors[f"{module}.weight"] = (weight / weight_scale).clamp(-FP8_MAX, FP8_MAX).to(torch.float8_e4m3fn)
-        tensors[f"{module}.weights_scaling_factor"] = weight_scale.clone()
-        tensors[f"{module}.activation_scaling_factor"] = activation_scale.clone()
-    return tensors
+    weight_scale = float8.scale_of(torch.stack([weight.abs().max().float() for weight in group.weights.values()]).max())
+    activation_scale = float8.scale_of(torch.tensor(group.statistics.amax, device=weight_scale.device))
+    return {
+        part: Linear(
+            algo="FP8",
+            weight=float8.stored(weight, weight_scale),
+            weight_scale=weight_scale,
+            activation_scale=activation_scale,
+        )
+        for part, weight in group.weights.items()
+    }
 
 
 ALGORITHM = Algorithm(
@@ -42,4 +39,5 @@ ALGORITHM = Algorithm(
         papers=("Micikevicius et al., FP8 Formats for Deep Learning, arXiv:2209.05433",),
     ),
     quantize=quantize,
+    wanted=Wanted.AMAX,
 )

@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-from toolkit.quant import awq, gptq, int4
+from toolkit.quant import awq, gptq
 from toolkit.quant.algorithm import Algorithm, LinearGroup, Settings
+from toolkit.quant.statistics import Wanted
 from toolkit.specs import QuantRecipe
-
-if TYPE_CHECKING:
-    import torch
+from toolkit.weights import Linear, split_rows
 
 
-def quantize(group: LinearGroup, settings: Settings) -> dict[str, torch.Tensor]:
+def quantize(group: LinearGroup, settings: Settings) -> dict[str, Linear]:
     """Return packed integers under searched channel scales (shared by the group) and clips, rounded with feedback."""
     import torch
 
     assert settings.group_size, "plan.conversion chose no group size"
     assert group.statistics, "int4 needs calibration"
-    weight = torch.cat(list(group.weights.values()))
+    weight = torch.cat([part.float() for part in group.weights.values()])
     found = awq.search(weight, group.statistics, group_size=settings.group_size)
     # What the engine multiplies activations by is rounded to the model dtype, so the weights are scaled by its inverse.
     prequant = (1 / found.channel_scales).to(settings.dtype)
@@ -26,13 +23,9 @@ def quantize(group: LinearGroup, settings: Settings) -> dict[str, torch.Tensor]:
     gram = group.statistics.gram * prequant.float().outer(prequant.float())
     scales = awq.clipped_scales(scaled, gram, group_size=settings.group_size)
     integers = gptq.rounded(scaled, scales, gram)
-    tensors = {}
-    start = 0
-    for module, part in group.weights.items():
-        rows = slice(start, start + part.shape[0])
-        tensors.update(int4.tensors_of(module, integers[rows], scales[rows], prequant=prequant))
-        start = rows.stop
-    return tensors
+    integers = integers.to(torch.int8)
+    whole = Linear(algo="W4A16_AWQ", weight=integers, weight_scale=scales, prequant=prequant)
+    return split_rows(whole, {part: weight.shape[0] for part, weight in group.weights.items()})
 
 
 ALGORITHM = Algorithm(
@@ -51,4 +44,5 @@ ALGORITHM = Algorithm(
         ),
     ),
     quantize=quantize,
+    wanted=Wanted.CHANNELS | Wanted.GRAM,
 )

@@ -2,27 +2,27 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from toolkit.quant import int4
 from toolkit.quant.algorithm import Algorithm, LinearGroup, Settings
 from toolkit.specs import QuantRecipe
-
-if TYPE_CHECKING:
-    import torch
+from toolkit.weights import Linear
 
 
-def quantize(group: LinearGroup, settings: Settings) -> dict[str, torch.Tensor]:
+def quantize(group: LinearGroup, settings: Settings) -> dict[str, Linear]:
     """Return packed integers rounded to nearest under amax/7 per group."""
     import torch
 
     assert settings.group_size, "plan.conversion chose no group size"
-    tensors = {}
-    for module, weight in group.weights.items():
-        scales = int4.group_scales(weight, settings.group_size)
-        ones = torch.ones(weight.shape[1], dtype=settings.dtype)
-        tensors.update(int4.tensors_of(module, int4.rounded(weight, scales), scales, prequant=ones))
-    return tensors
+    linears = {}
+    for part, weight in group.weights.items():
+        scales = int4.group_scales(plain := weight.float(), settings.group_size)
+        linears[part] = Linear(
+            algo="W4A16_AWQ",
+            weight=int4.rounded(plain, scales).to(torch.int8),
+            weight_scale=scales,
+            prequant=torch.ones(weight.shape[1], dtype=settings.dtype, device=weight.device),
+        )
+    return linears
 
 
 ALGORITHM = Algorithm(

@@ -2,9 +2,18 @@
 
 from __future__ import annotations
 
-from toolkit.quant.algorithm import Algorithm
-from toolkit.quant.algorithms.fp16 import quantize
+import dataclasses
+
+from toolkit.quant.algorithm import Algorithm, LinearGroup, Settings
+from toolkit.quant.algorithms import fp16
 from toolkit.specs import QuantRecipe
+from toolkit.weights import Linear
+
+
+def quantize(group: LinearGroup, settings: Settings) -> dict[str, Linear]:
+    """Return float weights that the builder rounds."""
+    return {part: dataclasses.replace(kept, algo="W8A16") for part, kept in fp16.quantize(group, settings).items()}
+
 
 # The checkpoint carries float weights: trtllm-build rounds them (amax/128 per row) into the layout of its own SM, so
 # the checkpoint stays portable. Pre-rounded bytes would be tied to one SM and one release.

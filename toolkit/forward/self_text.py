@@ -8,13 +8,13 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from toolkit.convert.decoder import Decoder, KVCache
-from toolkit.convert.layer import Layer
-from toolkit.convert.prompts import OPENINGS, QUESTIONS
 from toolkit.errors import UsageError
 from toolkit.files import written_whole
+from toolkit.forward.decoder import Decoder, KVCache
+from toolkit.forward.prompts import OPENINGS, QUESTIONS
 from toolkit.specs import CalibrationSpec, ModelSpec, Progress
 from toolkit.templating import chat_prompt, chat_template
+from toolkit.weights import Layer
 
 if TYPE_CHECKING:
     import torch
@@ -32,7 +32,7 @@ STEP = "Write calibration text"
 class Weights(Protocol):
     """Where the writer gets a model from, piece by piece."""
 
-    def load_layer(self, index: int) -> Layer:
+    def layer(self, index: int) -> Layer:
         """Return one layer."""
 
     def embed(self, ids: torch.Tensor) -> torch.Tensor:
@@ -42,7 +42,7 @@ class Weights(Protocol):
         """Return the final norm's weight."""
 
     def head(self) -> torch.Tensor:
-        """Return the float32 output matrix [vocab, hidden]."""
+        """Return the output matrix [vocab, hidden]."""
 
 
 class SelfWriter:
@@ -83,10 +83,13 @@ class SelfWriter:
     def _logits(self, decoder: Decoder, ids: torch.Tensor, caches: list[KVCache], *, start: int) -> torch.Tensor:
         hidden = self.weights.embed(ids)
         for index, cache in enumerate(caches):
-            layer = self._piece(index, partial(self.weights.load_layer, index))
+            layer = self._piece(index, partial(self._resident_layer, index))
             hidden = decoder.layer(layer, hidden, cache=cache, start=start)
-        head, norm = self._piece("head", self.weights.head), self._piece("norm", self.weights.final_norm)
-        return decoder.norm(hidden[:, -1], norm) @ head.T
+        head = self._piece("head", lambda: self.weights.head().float().to(hidden.device))
+        return decoder.logits(hidden[:, -1], self._piece("norm", self.weights.final_norm), head)
+
+    def _resident_layer(self, index: int) -> Layer:
+        return self.weights.layer(index).as_float32()
 
     def _starts(self, calibration: CalibrationSpec, tokenizer_dir: Path) -> list[list[int]]:
         """Return the first tokens of each sample: openings and questions take turns."""

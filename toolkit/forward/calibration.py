@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from toolkit.convert.decoder import Decoder
-from toolkit.convert.layer import SHARED_INPUTS, Layer
 from toolkit.errors import BuildError, UsageError
-from toolkit.quant.statistics import InputStatistics
+from toolkit.forward.decoder import Decoder
+from toolkit.quant.statistics import InputStatistics, Wanted
 from toolkit.specs import CalibrationSpec, ModelSpec
+from toolkit.weights import Layer
 
 if TYPE_CHECKING:
     import torch
@@ -61,12 +62,17 @@ class CalibrationPass:
         self.decoder = Decoder(spec, max_length=hidden.shape[1], device=str(hidden.device))
         self.hidden = hidden
 
-    def through(self, layer: Layer) -> dict[str, InputStatistics]:
-        """Run the hidden states through a layer; return what its linears' inputs were, by first module of a group."""
-        statistics = {modules[0]: InputStatistics(f"layer {layer.index} {modules[0]}") for modules in SHARED_INPUTS}
+    def through(self, layer: Layer, wanted: Mapping[str, Wanted]) -> dict[str, InputStatistics]:
+        """Run the hidden states through a layer; return what was wanted of the inputs of each group of linears."""
+        statistics = {
+            group: InputStatistics(f"layer {layer.index} {group}", kinds) for group, kinds in wanted.items() if kinds
+        }
+
+        def tap(group: str, inputs: torch.Tensor) -> None:
+            if group in statistics:
+                statistics[group].add(inputs)
+
         for start in range(0, self.hidden.shape[0], SAMPLES_AT_ONCE):
             rows = slice(start, start + SAMPLES_AT_ONCE)
-            self.hidden[rows] = self.decoder.layer(
-                layer, self.hidden[rows], tap=lambda module, inputs: statistics[module].add(inputs)
-            )
+            self.hidden[rows] = self.decoder.layer(layer, self.hidden[rows], tap=tap)
         return statistics

@@ -5,11 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 from toolkit import __version__
+from toolkit.checkpoint.assignment import Assignment
+from toolkit.models import family_of
 from toolkit.specs import ConversionPlan
 
 
-def checkpoint_config(plan: ConversionPlan) -> dict[str, Any]:
-    """Return config.json of a one-rank checkpoint (spec/checkpoint-and-engine 1.2)."""
+def checkpoint_config(plan: ConversionPlan, assignment: Assignment) -> dict[str, Any]:
+    """Return config.json of a checkpoint, one for all ranks."""
     model = plan.model
     config: dict[str, Any] = {
         "architecture": model.architecture,
@@ -32,16 +34,25 @@ def checkpoint_config(plan: ConversionPlan) -> dict[str, Any]:
         "mlp_bias": model.has_mlp_bias,
         "use_parallel_embedding": False,
         "embedding_sharding_dim": 0,
-        "mapping": {"world_size": 1, "tp_size": 1, "pp_size": 1, "cp_size": 1, "gpus_per_node": 8},
-        "quantization": _quantization(plan),
+        "mapping": _mapping(plan),
+        "quantization": _quantization(plan, assignment),
         "producer": {"name": "trtk", "version": __version__},
     }
     if model.sliding_window:
         config["sliding_window"] = model.sliding_window
-    return config
+    return config | family_of(model.architecture).config_fields(model)
 
 
-def _quantization(plan: ConversionPlan) -> dict[str, Any]:
+def _mapping(plan: ConversionPlan) -> dict[str, int]:
+    """Return only keys of Mapping: an unknown one is a TypeError."""
+    tp, pp = plan.sharding.tp, plan.sharding.pp
+    mapping = {"world_size": tp * pp, "tp_size": tp, "pp_size": pp, "cp_size": 1, "gpus_per_node": 8}
+    if plan.model.moe:
+        mapping |= {"moe_tp_size": tp // plan.sharding.ep, "moe_ep_size": plan.sharding.ep}
+    return mapping
+
+
+def _quantization(plan: ConversionPlan, assignment: Assignment) -> dict[str, Any]:  # noqa: ARG001
     """Return only keys of QuantConfig: an unknown one is a TypeError in trtllm-build."""
     recipe = plan.recipe
     quantization: dict[str, Any] = {"quant_algo": recipe.quant_algo, "kv_cache_quant_algo": None}

@@ -1,0 +1,56 @@
+"""Which recipe each group of linears gets: one for all, minus what is excluded, or what a search decided."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+
+from toolkit.models import family_of, parts
+from toolkit.models.parts import tensor_name
+from toolkit.specs import ConversionPlan, ModelSpec, QuantRecipe
+
+
+@dataclass(frozen=True, kw_only=True)
+class Assignment:
+    """`of` holds a recipe, or None for 16 bits, for every (layer, group of models/parts.py)."""
+
+    of: Mapping[tuple[int, str], QuantRecipe | None] = field(default_factory=dict)
+
+    @property
+    def algos(self) -> set[str | None]:
+        """The quantization algorithms in use, None for 16 bits."""
+        return {recipe.quant_algo if recipe else None for recipe in self.of.values()}
+
+    @property
+    def is_mixed(self) -> bool:
+        """Whether more than one algorithm is in use, besides what stays in 16 bits."""
+        return len(self.algos - {None}) > 1
+
+
+def assign(plan: ConversionPlan, searched: Mapping[tuple[int, str], QuantRecipe | None] | None = None) -> Assignment:
+    """Return the recipe of every group: excluded ones stay in 16 bits, others get what was searched, or the plan's."""
+    of = {
+        (layer, group): None if is_excluded(plan, layer, group) else (searched or {}).get((layer, group), plan.recipe)
+        for layer in range(plan.model.num_layers)
+        for group in parts.groups(plan.model, layer)
+    }
+    return Assignment(of=of)
+
+
+def is_excluded(plan: ConversionPlan, layer: int, group: str) -> bool:
+    """Return whether a pattern names any module of a group, in TensorRT-LLM's or Hugging Face's words."""
+    names = list(module_names(plan.model, layer, group))
+    return any(fnmatchcase(name, pattern) for name in names for pattern in plan.exclude)
+
+
+def module_names(model: ModelSpec, layer: int, group: str) -> Iterator[str]:
+    """Yield the names by which a group may be excluded: the group's own, its TensorRT-LLM and Hugging Face modules."""
+    members = parts.groups(model, layer)[group]
+    yield f"transformer.layers.{layer}.{group}"
+    for module, held in parts.modules(model, layer).items():
+        if set(held) & set(members):
+            yield f"transformer.layers.{layer}.{module}"
+    names = family_of(model.architecture).tensors
+    for part in members:
+        yield f"{names.layer.format(index=layer)}{tensor_name(names, part)}"

@@ -1,0 +1,87 @@
+"""Hugging Face shards → decoder layers, embedding and head, one at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from toolkit.checkpoint.shards import Shards
+from toolkit.errors import BuildError
+from toolkit.models import TensorNames, parts
+from toolkit.models.parts import tensor_name
+from toolkit.specs import ModelSpec
+from toolkit.weights import Layer, Linear, rows
+
+if TYPE_CHECKING:
+    import torch
+
+
+class SourceModel:
+    """A model's float tensors, read by memory map: a linear's weight keeps the file's dtype until somebody computes."""
+
+    def __init__(self, shards: Shards, names: TensorNames, spec: ModelSpec, *, device: str = "cpu") -> None:
+        self.shards, self.names, self.spec, self.device = shards, names, spec, device
+
+    def layer(self, index: int) -> Layer:
+        """Return one layer; raises BuildError when a tensor is missing, misshapen or not finite."""
+        linears = {}
+        shapes = parts.shapes(self.spec, index)
+        for name, together in _by_tensor(self.names, shapes):
+            whole = self._linear(f"{self.names.layer.format(index=index)}{name}")
+            self._check(whole, (sum(shapes[part][0] for part in together), shapes[together[0]][1]), f"{index}'s {name}")
+            start = 0
+            for part in together:
+                linears[part] = rows(whole, start, start + shapes[part][0]) if len(together) > 1 else whole
+                start += shapes[part][0]
+        return Layer(index=index, linears=linears, tensors=self._small(index))
+
+    def embedding(self) -> torch.Tensor:
+        """Return the embedding as stored, [vocab, hidden]."""
+        return self.shards.tensor(f"{self.names.embedding}.weight")
+
+    def embed(self, ids: torch.Tensor) -> torch.Tensor:
+        """Return float32 hidden states of token ids, scaled as the family says."""
+        found = self.shards.rows(f"{self.names.embedding}.weight", ids.reshape(-1)).float()
+        return (found.reshape(*ids.shape, -1) * self.spec.embedding_scale).to(self.device)
+
+    def head(self) -> torch.Tensor:
+        """Return the output matrix as stored, [vocab, hidden]: the embedding where it is tied."""
+        name = self.names.embedding if self.spec.is_tied else self.names.lm_head
+        return self.shards.tensor(f"{name}.weight")
+
+    def final_norm(self) -> torch.Tensor:
+        """Return the final norm's float32 weight, with the family's offset."""
+        return self._norm(f"{self.names.final_norm}.weight")
+
+    def _linear(self, name: str) -> Linear:
+        weight = self.shards.tensor(f"{name}.weight").to(self.device)
+        bias = self.shards.tensor(f"{name}.bias").to(self.device) if f"{name}.bias" in self.shards else None
+        return Linear(weight=weight, bias=bias)
+
+    def _check(self, linear: Linear, expected: tuple[int, int], where: str) -> None:
+        if linear.shape != expected:
+            raise BuildError(
+                f"Layer {where} has shape {linear.shape}, but config.json says {expected}.",
+                hint="config.json and the weights are of different models.",
+            )
+
+    def _small(self, index: int) -> dict[str, torch.Tensor]:
+        prefix = self.names.layer.format(index=index)
+        found = {module: self._norm(f"{prefix}{name}.weight") for module, name in self.names.norms.items()}
+        if self.spec.is_moe_layer(index):
+            extra = {"mlp.router": self.names.router, "mlp.shared_expert_gate": self.names.shared_expert_gate}
+            for module, name in extra.items():
+                if name:
+                    found[module] = self.shards.tensor(f"{prefix}{name}.weight").float().to(self.device)
+        return found
+
+    def _norm(self, name: str) -> torch.Tensor:
+        return (self.shards.tensor(name).float() + self.spec.norm_offset).to(self.device)
+
+
+def _by_tensor(names: TensorNames, shapes: dict[str, tuple[int, int]]) -> Iterator[tuple[str, list[str]]]:
+    """Yield each Hugging Face module with the parts it holds, in their order."""
+    together: dict[str, list[str]] = {}
+    for part in shapes:
+        together.setdefault(tensor_name(names, part), []).append(part)
+    yield from together.items()

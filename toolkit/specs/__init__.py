@@ -1,0 +1,49 @@
+"""The nouns that rooms hand each other: frozen, keyword-only, JSON in and out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from toolkit.specs.artefacts import Endpoint, EngineManifest, FileRecord, RepositorySpec, ServeSpec
+from toolkit.specs.catalogue import CPU_SM, STAYS_16_BIT, GpuSpec, QuantRecipe, Release
+from toolkit.specs.json_values import from_json, to_json
+from toolkit.specs.load import BenchReport, LoadProfile, RequestRecord
+from toolkit.specs.model import ModelSource, ModelSpec, MoeSpec
+from toolkit.specs.plans import AutoSpec, BuildPlan, CalibrationSpec, Choice, ConversionPlan, Limits, Sharding
+
+__all__ = [
+    "CPU_SM",
+    "STAYS_16_BIT",
+    "AutoSpec",
+    "BenchReport",
+    "BuildPlan",
+    "CalibrationSpec",
+    "Choice",
+    "ConversionPlan",
+    "Endpoint",
+    "EngineManifest",
+    "FileRecord",
+    "GpuSpec",
+    "Limits",
+    "LoadProfile",
+    "ModelSource",
+    "ModelSpec",
+    "MoeSpec",
+    "Progress",
+    "QuantRecipe",
+    "Release",
+    "RepositorySpec",
+    "RequestRecord",
+    "ServeSpec",
+    "Sharding",
+    "from_json",
+    "no_progress",
+    "to_json",
+]
+
+#: How long work reports how far it is: (step, done, total), in whatever unit the step counts.
+Progress = Callable[[str, float, float], None]
+
+
+def no_progress(step: str, done: float, total: float) -> None:
+    """Report to nobody."""

@@ -1,0 +1,57 @@
+"""A load test: what is sent, and what came of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoadProfile:
+    """A load test, fully said: the same profile and seed send the same requests."""
+
+    url: str  # grpc://host:port, http://host:port
+    model: str = "ensemble"
+    concurrency: int = 1
+    requests: int | None = None  # stop after so many; exactly one of requests and duration_s is set
+    duration_s: float | None = None
+    isl: int = 128  # input tokens asked for
+    osl: int = 64  # output tokens asked for
+    is_streaming: bool = True
+    is_eos_ignored: bool = True  # generate exactly osl tokens where the server can
+    warmup_requests: int = 0
+    prompts: tuple[str, ...] = ()  # empty: made from the seed
+    timeout_s: float = 120.0
+    seed: int = 0
+    arrival: str = "closed"  # the load shape
+    slos: tuple[str, ...] = ()  # ttft=500ms@p95
+    price: str | None = None  # 0.35EUR/h
+
+
+@dataclass(frozen=True, kw_only=True)
+class RequestRecord:
+    """One request of a load test. Times are seconds since the run's start, on the client's monotonic clock."""
+
+    request_id: str
+    scheduled_s: float
+    sent_s: float
+    first_token_s: float | None
+    last_token_s: float | None
+    end_s: float
+    input_tokens: int
+    output_tokens: int
+    first_chunk_tokens: int
+    chunks: int
+    outcome: str  # ok, failed, cancelled
+    error: str | None = None  # kind, for the count by kind
+    message: str | None = None  # what the server or the network said
+    token_count_source: str = "server"  # where output_tokens comes from: server, chunks, tokenizer
+
+
+@dataclass(frozen=True, kw_only=True)
+class BenchReport:
+    """What a load test found; `document` has exactly the keys of report.json."""
+
+    document: Mapping[str, Any]
+    records: tuple[RequestRecord, ...]

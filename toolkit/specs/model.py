@@ -1,0 +1,78 @@
+"""A model: its shape, and where its files are."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True, kw_only=True)
+class MoeSpec:
+    """A mixture of experts: gated MLPs, of which a router picks top_k for each token."""
+
+    num_experts: int
+    top_k: int
+    intermediate_size: int  # of one expert
+    shared_intermediate_size: int | None = None  # of the expert that every token passes (Qwen2-MoE)
+    is_topk_normalized: bool = True  # the chosen experts' weights add up to 1
+    dense_layers: tuple[int, ...] = ()  # layers with an ordinary MLP
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelSpec:
+    """A decoder-only model's shape: what the planner, the converter and the toolchains need to know."""
+
+    family: str
+    architecture: str  # HF's architectures[0], also TensorRT-LLM's
+    vocab_size: int
+    hidden_size: int
+    num_layers: int
+    num_heads: int
+    num_kv_heads: int
+    head_dim: int
+    intermediate_size: int
+    activation: str  # silu, gelu_pytorch_tanh, ...
+    norm_eps: float
+    rope_theta: float
+    rope_scaling: Mapping[str, Any] | None = None  # HF's dict, with rope_type
+    max_position_embeddings: int
+    sliding_window: int | None = None
+    has_qkv_bias: bool = False
+    has_output_bias: bool = False  # attention.dense
+    has_mlp_bias: bool = False
+    has_qk_norm: bool = False  # RMSNorm of each query and key head
+    has_sandwich_norms: bool = False  # norms behind attention and MLP as well as before
+    is_mlp_fused: bool = False  # TensorRT-LLM's class keeps gate and up as one module
+    is_tied: bool = False  # lm_head is the embedding
+    norm_offset: float = 0.0  # added to every norm weight of the Hugging Face model: 1 for Gemma
+    embedding_scale: float = 1.0
+    attention_scale: float | None = None  # of the scores; None: head_dim ** -0.5
+    attention_softcap: float | None = None
+    logit_softcap: float | None = None
+    rotary_dim: int | None = None  # None: the whole head
+    rope_local_theta: float | None = None  # of sliding layers, where it is another than rope_theta
+    full_attention_layers: tuple[int, ...] | None = None  # None: every layer slides where there is a window
+    moe: MoeSpec | None = None
+    bos_token_id: int | None = None
+    eos_token_ids: tuple[int, ...] = ()
+    pad_token_id: int | None = None
+    dtype: str = "bfloat16"  # of the original weights
+
+    def window_of(self, layer: int) -> int | None:
+        """Return how many positions a layer looks back, or None for all."""
+        is_full = self.full_attention_layers is not None and layer in self.full_attention_layers
+        return None if is_full else self.sliding_window
+
+    def is_moe_layer(self, layer: int) -> bool:
+        """Return whether a layer's MLP is a mixture of experts."""
+        return self.moe is not None and layer not in self.moe.dense_layers
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelSource:
+    """Where a model's files are, and exactly which version they are."""
+
+    name: str  # what the user typed: demo, org/name or a path
+    path: str  # a folder with config.json and *.safetensors
+    revision: str  # a commit, a wheel's sha256, or "local"
