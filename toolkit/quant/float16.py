@@ -15,7 +15,7 @@ def as_dtype(weight: torch.Tensor, dtype: torch.dtype, name: str) -> torch.Tenso
     import torch
 
     cast = weight.to(dtype)
-    if dtype == torch.float16 and not torch.isfinite(cast.sum(dtype=torch.float64)):
+    if dtype == torch.float16 and cast.numel() and not all(map(torch.isfinite, torch.aminmax(cast))):
         raise BuildError(
             f"{name} has the value {float(weight.abs().max()):.4g}, beyond float16's largest of 65504.",
             hint="Use --dtype bfloat16.",
