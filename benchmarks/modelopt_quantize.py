@@ -1,6 +1,6 @@
 """Quantize a Hugging Face folder with NVIDIA ModelOpt: the peer's half of quantize_against_modelopt.py.
 
-    python benchmarks/modelopt_quantize.py MODEL_FOLDER FORMAT CALIB_TEXT OUT [--samples 16 --length 512 --group-size 64]
+    python benchmarks/modelopt_quantize.py MODEL_FOLDER FORMAT CALIB_TEXT OUT [--samples 16 --length 512]
 
 Prints one JSON line: seconds of each step and the peak of resident memory. FORMAT is one of trtk's names.
 """
