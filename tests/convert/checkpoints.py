@@ -15,7 +15,8 @@ def convert_model(folder: Path, target: Path, recipe: str, **options) -> ModelSp
     """Quantize FOLDER into TARGET and return the model's spec."""
     source = ModelSource(name="tiny", path=str(folder), revision="local")
     spec = models.read(source)
-    convert.run(plan.conversion(spec, quant.get(recipe), calibration=CALIBRATION, **options), source, target)
+    asked = plan.AskedCheckpoint(**{"kv_cache": "none", **options})
+    convert.run(plan.conversion(spec, quant.get(recipe), asked=asked, calibration=CALIBRATION), source, target)
     return spec
 
 

@@ -132,7 +132,7 @@ def test_the_group_size_follows_the_shape():
     assert made.group_size == 64
     assert made.choices[0].reason == "128 does not divide attention.qkv's K of 576; 64 is the largest that does"
     with pytest.raises(PlanInfeasible, match="--group-size 128 does not divide attention.qkv's K of 576"):
-        plan.conversion(small, quant.get("int4_rtn"), group_size=128)
+        plan.conversion(small, quant.get("int4_rtn"), asked=plan.AskedCheckpoint(group_size=128))
 
 
 def test_the_plan_id_changes_with_what_is_built_and_with_nothing_else():

@@ -71,8 +71,21 @@ def plan_of(source: ModelSource, options: dict[str, Any]) -> BuildPlan:
         max_seq_len=options["max_seq_len"],
         max_num_tokens=options["max_num_tokens"],
     )
+    if target.gpu.is_cpu:
+        options = {**options, "kv_cache": _cpu_kv_cache(options["kv_cache"])}
     converted = conversion_plan(models.read(source), options)
     return plan.make(converted, target, asked, recipes=quant.catalogue())
+
+
+def _cpu_kv_cache(asked: str) -> str:
+    """The CPU engine has a KV cache of its own, which no checkpoint configures."""
+    from toolkit.errors import PlanInfeasible
+
+    if asked in {"fp8", "int8"}:
+        raise PlanInfeasible(
+            f"--kv-cache {asked} is for NVIDIA GPUs; the CPU engine chooses its own.", hint="Leave --kv-cache out."
+        )
+    return "none"
 
 
 def default_folder(model: str, plan: BuildPlan) -> Path:

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 import click
 
-from toolkit.specs import CalibrationSpec, ConversionPlan, ModelSpec
+from toolkit.specs import CalibrationSpec, ConversionPlan, ModelSpec, Sharding
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -41,6 +41,19 @@ def quantization_options(command: F) -> F:
             click.option("--calib-length", type=click.IntRange(min=8), help="Tokens of each piece."),
             click.option("--seed", type=int, default=0, show_default=True, help="Of self-written calibration text."),
             click.option(
+                "--kv-cache",
+                type=click.Choice(["auto", "none", "fp8", "int8"]),
+                default="auto",
+                show_default=True,
+                help="How keys and values are cached; none keeps them in 16 bits.",
+            ),
+            click.option(
+                "--exclude",
+                multiple=True,
+                metavar="PATTERN",
+                help="Modules that stay in 16 bits, such as '*.mlp.proj' or '*layers.0.*'; may be repeated.",
+            ),
+            click.option(
                 "--device",
                 type=click.Choice(["cpu", "cuda"]),
                 default="cpu",
@@ -53,19 +66,45 @@ def quantization_options(command: F) -> F:
     return command
 
 
+def layout_options(command: F) -> F:
+    """Add the options of a checkpoint that is made for its own sake: its layout, and its ranks."""
+    for option in reversed(
+        (
+            click.option(
+                "--format",
+                "layout",
+                type=click.Choice(["trtllm", "hf"]),
+                default="trtllm",
+                show_default=True,
+                help="TensorRT-LLM checkpoint, or unified Hugging Face checkpoint.",
+            ),
+            click.option("--tp", type=click.IntRange(min=1), default=1, help="Ranks that share each layer."),
+            click.option("--pp", type=click.IntRange(min=1), default=1, help="Ranks that take the layers in turn."),
+            click.option("--ep", type=click.IntRange(min=1), default=1, help="Of --tp, ranks that share out experts."),
+        )
+    ):
+        command = option(command)
+    return command
+
+
 def conversion_plan(model: ModelSpec, options: dict[str, Any]) -> ConversionPlan:
     """Return the ConversionPlan that the options ask for, and say the group size when it is not the usual one."""
     from toolkit import plan, quant
     from toolkit.cli import output
 
     recipe = quant.get(options["quant"])
-    made = plan.conversion(
-        model,
-        recipe,
+    asked = plan.AskedCheckpoint(
         group_size=options["group_size"],
         dtype=options["dtype"],
-        calibration=_calibration(model, options) if recipe.needs_calibration else None,
         device=options["device"],
+        layout=options.get("layout", "trtllm"),
+        sharding=Sharding(**{name: options.get(name, 1) for name in ("tp", "pp", "ep")}),
+        kv_cache=options["kv_cache"],
+        exclude=options["exclude"],
+    )
+    is_calibrated = recipe.needs_calibration or asked.kv_cache == "int8"
+    made = plan.conversion(
+        model, recipe, asked=asked, calibration=_calibration(model, options) if is_calibrated else None
     )
     for choice in made.choices:
         if choice.name == "group_size" and made.group_size != recipe.default_group_size:

@@ -9,11 +9,12 @@ from typing import Any
 import click
 
 from toolkit.cli import output
-from toolkit.cli.model_options import conversion_plan, need_packages, quantization_options
+from toolkit.cli.model_options import conversion_plan, layout_options, need_packages, quantization_options
 
 EPILOG = output.examples(
     "trtk quantize demo --quant int4 -o checkpoints/demo-int4",
-    "trtk quantize ./Llama-3.1-8B-Instruct --quant fp8 --calib texts.jsonl -o checkpoints/llama-fp8",
+    "trtk quantize ./Llama-3.1-8B-Instruct --quant fp8 --tp 2 --calib texts.jsonl -o checkpoints/llama-fp8-tp2",
+    "trtk quantize ./Llama-3.1-8B-Instruct --quant nvfp4 --format hf --exclude '*layers.0.*' -o checkpoints/nvfp4",
 )
 
 
@@ -21,10 +22,11 @@ EPILOG = output.examples(
 @click.argument("model")
 @click.option("--quant", required=True, metavar="NAME", help="How to quantize; `trtk quants` lists the names.")
 @click.option("-o", "--output", "folder", required=True, type=click.Path(path_type=Path), help="Folder to make.")
+@layout_options
 @quantization_options
 @output.json_option
 def quantize(model: str, folder: Path, as_json: bool, **options: Any) -> None:
-    """Quantize MODEL into a TensorRT-LLM checkpoint: config.json and rank0.safetensors.
+    """Quantize MODEL into a checkpoint: TensorRT-LLM's, one file a rank, or the unified Hugging Face layout.
 
     MODEL is `demo`, a local Hugging Face folder, or a hub id org/name[@revision].
     """
@@ -37,12 +39,19 @@ def quantize(model: str, folder: Path, as_json: bool, **options: Any) -> None:
         converted = conversion_plan(models.read(source), options)
         needed = plan.memory.checkpoint_bytes(converted.model, converted.recipe, converted.group_size)
         is_new = convert.run(converted, source, folder, weights_bytes=needed, progress=progress)
-    size, duration_s = (folder / "rank0.safetensors").stat().st_size, time.monotonic() - started
+    size = sum(file.stat().st_size for file in folder.glob("*.safetensors"))
+    duration_s = time.monotonic() - started
     result = {
         "checkpoint": str(folder),
         "quant": converted.recipe.name,
         "quant_algo": converted.recipe.quant_algo,
         "group_size": converted.group_size,
+        "format": converted.layout,
+        "tp": converted.sharding.tp,
+        "pp": converted.sharding.pp,
+        "ep": converted.sharding.ep,
+        "kv_cache": converted.kv_cache,
+        "exclude": list(converted.exclude),
         "dtype": converted.dtype,
         "model": source.name,
         "revision": source.revision,

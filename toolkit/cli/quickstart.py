@@ -77,6 +77,8 @@ def build_demo(quant: str) -> Path:
         "calib_length": None,
         "seed": 0,
         "device": "cpu",
+        "kv_cache": "auto",
+        "exclude": (),
         "max_batch_size": None,
         "max_seq_len": None,
         "max_num_tokens": None,

@@ -9,8 +9,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from toolkit.errors import PlanInfeasible
-from toolkit.plan import build_flags, groups, limits, memory, support
+from toolkit.plan import build_flags, groups, limits, memory, storage, support
 from toolkit.plan.limits import Asked
+from toolkit.plan.storage import AskedCheckpoint
 from toolkit.specs import (
     BuildPlan,
     CalibrationSpec,
@@ -22,7 +23,7 @@ from toolkit.specs import (
     to_json,
 )
 
-__all__ = ["Asked", "Target", "check_target", "conversion", "make", "memory"]
+__all__ = ["Asked", "AskedCheckpoint", "Target", "check_target", "conversion", "make", "memory"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,23 +39,30 @@ def conversion(
     model: ModelSpec,
     recipe: QuantRecipe,
     *,
-    group_size: int | None = None,
-    dtype: str = "float16",
+    asked: AskedCheckpoint | None = None,
     calibration: CalibrationSpec | None = None,
-    device: str = "cpu",
 ) -> ConversionPlan:
-    """Return what a checkpoint's bytes depend on; calibration is kept only where the recipe needs it."""
-    size, choices = groups.choose(model, recipe, group_size)
-    if recipe.needs_calibration and calibration is None:
-        raise PlanInfeasible(f"{recipe.name} needs calibration text.", hint="--calib self lets the model write it.")
+    """Return what a checkpoint's bytes depend on; calibration is kept only where it is read."""
+    asked = asked or AskedCheckpoint()
+    stored = storage.check(model, recipe, asked)
+    size, choices = groups.choose(model, recipe, asked.group_size, sharding=asked.sharding)
+    kv_cache, kv_choice = storage.kv_cache(recipe, asked.kv_cache)
+    is_calibrated = storage.needs_calibration(recipe, kv_cache)
+    if is_calibrated and calibration is None:
+        who = recipe.name if recipe.needs_calibration else f"--kv-cache {kv_cache}"
+        raise PlanInfeasible(f"{who} needs calibration text.", hint="--calib self lets the model write it.")
     return ConversionPlan(
         model=model,
         recipe=recipe,
         group_size=size,
-        dtype=dtype,
-        calibration=calibration if recipe.needs_calibration else None,
-        device=device,
-        choices=choices,
+        dtype=asked.dtype,
+        calibration=calibration if is_calibrated else None,
+        device=asked.device,
+        layout=asked.layout,
+        sharding=asked.sharding,
+        kv_cache=kv_cache,
+        exclude=asked.exclude,
+        choices=(*choices, *stored, kv_choice),
     )
 
 
@@ -71,7 +79,10 @@ def make(converted: ConversionPlan, target: Target, asked: Asked, *, recipes: It
     model, recipe, gpu = converted.model, converted.recipe, target.gpu
     flow, flow_choices = support.choose_flow(gpu, recipe, target.release, asked=target.flow, recipes=recipes)
     weights = memory.weights_bytes(model, recipe, converted.group_size)
-    bounds, kv_bytes, limit_choices = limits.choose(gpu, model, asked, weights_bytes=weights)
+    per_token = memory.kv_bytes_per_token(model, kv_bytes=1 if converted.kv_cache else memory.FLOAT_BYTES)
+    bounds, kv_bytes, limit_choices = limits.choose(
+        gpu, model, asked, weights_bytes=weights, kv_bytes_per_token=per_token
+    )
     is_engine = flow == support.ENGINE
     plan = BuildPlan(
         plan_id="",
@@ -83,7 +94,7 @@ def make(converted: ConversionPlan, target: Target, asked: Asked, *, recipes: It
         builder="defer" if is_engine else "local",
         limits=bounds,
         weights_bytes=weights,
-        kv_bytes_per_token=memory.kv_bytes_per_token(model),
+        kv_bytes_per_token=per_token,
         kv_bytes=kv_bytes,
         build_flags=build_flags.choose(gpu, recipe, bounds, dtype=converted.dtype) if is_engine else (),
         choices=(*converted.choices, *flow_choices, *limit_choices),

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from toolkit.errors import PlanInfeasible
-from toolkit.specs import Choice, ModelSpec, QuantRecipe
+from toolkit.plan import shards
+from toolkit.specs import Choice, ModelSpec, QuantRecipe, Sharding
 
 #: Sizes that group-wise kernels take, largest first: fewer scales, fewer bytes.
 SIZES = (128, 64, 32)
@@ -20,7 +21,9 @@ def inputs_of_linears(model: ModelSpec) -> dict[str, int]:
     }
 
 
-def choose(model: ModelSpec, recipe: QuantRecipe, asked: int | None) -> tuple[int | None, tuple[Choice, ...]]:
+def choose(
+    model: ModelSpec, recipe: QuantRecipe, asked: int | None, *, sharding: Sharding
+) -> tuple[int | None, tuple[Choice, ...]]:
     """Return the group size and why; raises PlanInfeasible when the asked one does not divide a K, or none does."""
     if recipe.default_group_size is None:
         if asked is not None:
@@ -29,6 +32,9 @@ def choose(model: ModelSpec, recipe: QuantRecipe, asked: int | None) -> tuple[in
             )
         return None, ()
     inputs = inputs_of_linears(model)
+    if sharding.tp > 1:
+        of_ranks = shards.row_parallel_inputs(model, sharding)
+        inputs |= {f"{name} on each of {sharding.tp} ranks": width for name, width in of_ranks.items()}
     fitting = [size for size in SIZES if all(width % size == 0 for width in inputs.values())]
     if not fitting:
         module, width = next((name, k) for name, k in inputs.items() if k % SIZES[-1])

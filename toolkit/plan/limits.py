@@ -33,13 +33,13 @@ class Asked:
 
 
 def choose(
-    gpu: GpuSpec, model: ModelSpec, asked: Asked, *, weights_bytes: int
+    gpu: GpuSpec, model: ModelSpec, asked: Asked, *, weights_bytes: int, kv_bytes_per_token: int
 ) -> tuple[Limits, int, tuple[Choice, ...]]:
     """Return limits, bytes of the KV pool and reasons; raises PlanInfeasible when not even one request fits."""
     seq_len, seq_reason = _seq_len(gpu, model, asked)
     tokens = asked.max_num_tokens or (CPU_NUM_TOKENS if gpu.is_cpu else min(DEFAULT_NUM_TOKENS, seq_len))
     draft = Limits(max_batch_size=1, max_seq_len=seq_len, max_num_tokens=tokens)
-    per_token = memory.kv_bytes_per_token(model)
+    per_token = kv_bytes_per_token
     kv_bytes = CPU_KV_BYTES if gpu.is_cpu else _gpu_kv_bytes(gpu, model, draft, weights_bytes)
     if kv_bytes < per_token * seq_len:
         raise PlanInfeasible(
