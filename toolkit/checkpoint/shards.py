@@ -23,7 +23,7 @@ class Shards:
         self.folder = folder
         self.files = _files_of(folder)
         self._headers = {name: read_header(folder / name) for name in self.files}
-        self._file_of = {tensor: name for name, header in self._headers.items() for tensor in header}
+        self._file_of = _owners(folder, self._headers)
         self._open: dict[str, Any] = {}
         _check_index(folder, self._file_of)
 
@@ -42,21 +42,24 @@ class Shards:
         return torch.cat([matrix[int(index) : int(index) + 1] for index in indices])
 
     def _file(self, name: str) -> Any:
-        from safetensors import safe_open
+        from safetensors import SafetensorError, safe_open
 
         self._entry(name)
         file = self._file_of[name]
         if file not in self._open:
-            self._open[file] = safe_open(str(self.folder / file), framework="pt")
+            try:
+                self._open[file] = safe_open(str(self.folder / file), framework="pt")
+            except SafetensorError as error:
+                raise BuildError(f"{self.folder / file} is damaged: {error}.", hint=REFETCH) from error
         return self._open[file]
 
     def tensor(self, name: str) -> torch.Tensor:
-        """Return a tensor as stored; raises BuildError when it is missing or has a NaN or Inf."""
+        """Return a float tensor as stored; raises BuildError when it is missing or has a NaN or Inf."""
         import torch
 
         found: torch.Tensor = self._file(name).get_tensor(name)
         file = self._file_of[name]
-        if not found.is_floating_point():
+        if found.dtype not in {torch.float32, torch.float16, torch.bfloat16, torch.float8_e4m3fn}:
             raise BuildError(f"{name} in {file} has dtype {found.dtype}; trtk expects float weights here.")
         if not is_finite(found):
             bad = "NaN" if torch.isnan(found).any() else "Inf"
@@ -64,6 +67,17 @@ class Shards:
                 f"{name} in {self.folder / file} holds a {bad}.", hint="Download the shard again; its hash is wrong."
             )
         return found
+
+    def integers(self, name: str) -> torch.Tensor:
+        """Return an integer tensor as stored; raises BuildError when it is missing or holds floats."""
+        found: torch.Tensor = self._file(name).get_tensor(name)
+        if found.is_floating_point() or found.is_complex():
+            raise BuildError(f"{name} in {self._file_of[name]} has dtype {found.dtype}; trtk expects integers here.")
+        return found
+
+    def dtype(self, name: str) -> str:
+        """Return a tensor's dtype in safetensors' words: F16, I32, F8_E4M3."""
+        return str(self._entry(name)["dtype"])
 
     def _entry(self, name: str) -> dict[str, Any]:
         if name not in self._file_of:
@@ -81,6 +95,8 @@ def is_finite(tensor: torch.Tensor) -> bool:
 
     if not tensor.numel():
         return True
+    if tensor.dtype == torch.float8_e4m3fn:  # no Inf in it, and one NaN of either sign
+        return not bool(((tensor.view(torch.uint8) & 0x7F) == 0x7F).any())
     low, high = torch.aminmax(tensor)
     return bool(torch.isfinite(low) and torch.isfinite(high))
 
@@ -95,10 +111,10 @@ def read_header(path: Path) -> dict[str, Any]:
             raise BuildError(f"{path} is no safetensors file, or is cut short at {size} bytes.", hint=REFETCH)
         try:
             header: dict[str, Any] = json.loads(stream.read(length))
-        except ValueError as error:
+            header.pop("__metadata__", None)
+            promised = 8 + length + max((int(entry["data_offsets"][1]) for entry in header.values()), default=0)
+        except (ValueError, TypeError, AttributeError, LookupError) as error:
             raise BuildError(f"The header of {path} is damaged: {error}.", hint=REFETCH) from error
-    header.pop("__metadata__", None)
-    promised = 8 + length + max((entry["data_offsets"][1] for entry in header.values()), default=0)
     if promised != size:
         raise BuildError(
             f"{path} is truncated: its header promises {promised} bytes, the file has {size}.", hint=REFETCH
@@ -124,9 +140,28 @@ def _files_of(folder: Path) -> tuple[str, ...]:
 def _weight_map(index: Path) -> dict[str, str]:
     try:
         found: dict[str, str] = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
-    except (ValueError, KeyError) as error:
+        names = set(found.values())
+    except (ValueError, LookupError, TypeError, AttributeError) as error:
         raise BuildError(f"{index} is damaged: {error}.", hint="Download it again.") from error
+    for name in names:
+        # A downloaded index must not make trtk read files of its choice.
+        if not isinstance(name, str) or Path(name).name != name or not name.endswith(".safetensors"):
+            raise BuildError(f"{index} names the shard {name!r}, which is no safetensors file of its own folder.")
     return found
+
+
+def _owners(folder: Path, headers: dict[str, dict[str, Any]]) -> dict[str, str]:
+    """Return the file of every tensor; one that two files hold could be either."""
+    owners: dict[str, str] = {}
+    for name, header in headers.items():
+        for tensor in header:
+            if tensor in owners:
+                raise BuildError(
+                    f"{folder} holds {tensor} twice: in {owners[tensor]} and in {name}.",
+                    hint="Keep one set of *.safetensors in the folder.",
+                )
+            owners[tensor] = name
+    return owners
 
 
 def _check_index(folder: Path, file_of: dict[str, str]) -> None:
