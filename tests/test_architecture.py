@@ -23,7 +23,7 @@ ROOMS_ALLOWED = {
     "releases": FLOOR | {"registry"},
     "weights": set(),
     "quant": FLOOR | {"registry", "weights"},
-    "models": FLOOR | {"registry", "files", "workspace"},
+    "models": FLOOR | {"registry", "files", "rope", "workspace"},
     "plan": FLOOR,
     "checkpoint": FLOOR | {"files", "models", "quant", "weights"},
     "forward": FLOOR | {"files", "models", "quant", "rope", "templating", "weights"},

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from toolkit.rope import inverse_frequencies
+from toolkit.rope import rotary_of
 from toolkit.specs import ModelSpec
 
 if TYPE_CHECKING:
@@ -12,15 +12,14 @@ if TYPE_CHECKING:
 
 
 class Rotary:
-    """Tables for positions below max_length; sliding layers may have their own base."""
+    """Tables for text of max_length tokens; sliding layers may have their own base."""
 
     def __init__(self, spec: ModelSpec, *, max_length: int, device: str) -> None:
-        dim = spec.rotary_dim or spec.head_dim
-        self._dim = dim
-        self._global = _tables(inverse_frequencies(dim, spec.rope_theta, spec.rope_scaling), max_length, device)
-        self._local = self._global
-        if spec.rope_local_theta:
-            self._local = _tables(inverse_frequencies(dim, spec.rope_local_theta, None), max_length, device)
+        self._dim = spec.rotary_dim or spec.head_dim
+        self._global, self._local = (
+            _tables(*rotary_of(spec, length=max_length, is_local=is_local), length=max_length, device=device)
+            for is_local in (False, True)
+        )
 
     def turned(self, heads: torch.Tensor, start: int, *, is_local: bool) -> torch.Tensor:
         """Return heads [batch, heads, length, head_dim] turned by their positions, start first."""
@@ -33,9 +32,9 @@ class Rotary:
         return torch.cat((turning, rest), dim=-1) if rest.shape[-1] else turning
 
 
-def _tables(frequencies: list[float], length: int, device: str) -> tuple[torch.Tensor, torch.Tensor]:
+def _tables(frequencies: list[float], factor: float, *, length: int, device: str) -> tuple[torch.Tensor, torch.Tensor]:
     import torch
 
     angles = torch.outer(torch.arange(length).float(), torch.tensor(frequencies)).to(device)
     both = torch.cat((angles, angles), dim=-1)
-    return both.cos(), both.sin()
+    return both.cos() * factor, both.sin() * factor

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from toolkit.errors import PlanInfeasible
 from toolkit.specs import ModelSpec
+
+#: TensorRT-LLM's ExpertScaleNormalizationMode.
+NO_NORMALIZATION, RENORMALIZE = 0, 1
+FUSED_ACTIVATIONS = {"silu": "swiglu"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,7 +66,42 @@ GATED_MLP = {"fc": "mlp.gate_proj", "gate": "mlp.up_proj", "proj": "mlp.down_pro
 NORMS = {"input_layernorm": "input_layernorm", "post_layernorm": "post_attention_layernorm"}
 QK_NORMS = {"attention.q_layernorm": "self_attn.q_norm", "attention.k_layernorm": "self_attn.k_norm"}
 
+SANDWICH_NORMS = {
+    "pre_feedforward_layernorm": "pre_feedforward_layernorm",
+    "post_feedforward_layernorm": "post_feedforward_layernorm",
+}
+
 GATED_DECODER = TensorNames(
     linears={**ATTENTION, **{f"mlp.{part}": name for part, name in GATED_MLP.items()}},
     norms=NORMS,
 )
+#: Qwen's mixtures: experts beside the names of an ordinary MLP, which some layers may keep.
+GATED_EXPERTS = dataclasses.replace(
+    GATED_DECODER,
+    expert={part: f"mlp.experts.{{expert}}.{name.removeprefix('mlp.')}" for part, name in GATED_MLP.items()},
+    router="mlp.gate",
+)
+
+
+def moe_fields(spec: ModelSpec) -> dict[str, Any]:
+    """Return what TensorRT-LLM wants to know of a mixture; raises PlanInfeasible when its classes cannot hold it."""
+    assert spec.moe, "only families with experts ask"
+    if spec.moe.dense_layers:
+        raise PlanInfeasible(
+            f"Layers {', '.join(map(str, spec.moe.dense_layers))} have an ordinary MLP; TensorRT-LLM's "
+            f"{spec.architecture} takes a mixture of experts in every layer.",
+            hint="Try --format hf.",
+        )
+    return {
+        "hidden_act": fused_activation(spec),
+        "moe": {
+            "num_experts": spec.moe.num_experts,
+            "top_k": spec.moe.top_k,
+            "normalization_mode": RENORMALIZE if spec.moe.is_topk_normalized else NO_NORMALIZATION,
+        },
+    }
+
+
+def fused_activation(spec: ModelSpec) -> str:
+    """Return TensorRT-LLM's name of the activation of a module that holds gate and up."""
+    return FUSED_ACTIVATIONS.get(spec.activation, spec.activation)
