@@ -66,7 +66,27 @@ def save_tokenizer(folder: Path, vocab_size: int) -> None:
     (folder / "tokenizer_config.json").write_text(json.dumps(settings), encoding="utf-8")
 
 
-def save_llama(folder: Path, *, architecture: str = "LlamaForCausalLM", **changes):
+#: What tiny models of an architecture need besides Llama's settings.
+EXPERTS = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 64}
+ARCHITECTURE_SETTINGS = {
+    "MixtralForCausalLM": {"num_local_experts": 4, "num_experts_per_tok": 2},
+    "Qwen2MoeForCausalLM": {**EXPERTS, "shared_expert_intermediate_size": 192},
+    "Qwen3ForCausalLM": {"head_dim": 32},
+    "Qwen3MoeForCausalLM": {**EXPERTS, "head_dim": 32, "norm_topk_prob": True},
+    "GemmaForCausalLM": {"head_dim": 32},
+    "Gemma2ForCausalLM": {"head_dim": 32, "query_pre_attn_scalar": 24, "sliding_window": 16},
+    "Gemma3ForCausalLM": {
+        "head_dim": 32,
+        "query_pre_attn_scalar": 24,
+        "sliding_window": 16,
+        "sliding_window_pattern": 2,
+    },
+    "Phi3ForCausalLM": {"pad_token_id": 0},
+}
+CONFIGS = {"Gemma3ForCausalLM": "Gemma3TextConfig"}
+
+
+def save_model(folder: Path, *, architecture: str = "LlamaForCausalLM", **changes):
     """Write a small random model into FOLDER as float16 and return Hugging Face's own model of it, in float32."""
     import torch
     import transformers
@@ -82,18 +102,35 @@ def save_llama(folder: Path, *, architecture: str = "LlamaForCausalLM", **change
         "rms_norm_eps": 1e-5,
         "bos_token_id": 1,
         "eos_token_id": 2,
+        **ARCHITECTURE_SETTINGS.get(architecture, {}),
         **changes,
     }
     torch.manual_seed(1)
-    config = getattr(transformers, architecture.replace("ForCausalLM", "Config"))(**settings)
-    model = getattr(transformers, architecture)(config).half()
+    name = CONFIGS.get(architecture, architecture.replace("ForCausalLM", "Config"))
+    model = getattr(transformers, architecture)(getattr(transformers, name)(**settings)).half()
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             if name.endswith(("norm.weight", "bias")):  # ones and zeros would hide a mistake
                 parameter.copy_(parameter + 0.1 * torch.randn_like(parameter))
     model.save_pretrained(folder)
     save_tokenizer(folder, settings["vocab_size"])
-    return model.float().eval()
+    return read_back(folder, architecture)
+
+
+def read_back(folder: Path, architecture: str):
+    """Return Hugging Face's model of a folder in float32, with the embedding scale that it has in float16."""
+    import torch
+    import transformers
+
+    model = getattr(transformers, architecture).from_pretrained(folder, dtype=torch.float32).eval()
+    for name, buffer in model.named_buffers():
+        if name.endswith("embed_scale"):  # Gemma multiplies embeddings in the model's dtype
+            buffer.copy_(buffer.half())
+    return model
+
+
+#: Its first name: most tests want a Llama.
+save_llama = save_model
 
 
 @pytest.fixture(scope="session")
