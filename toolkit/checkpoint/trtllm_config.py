@@ -40,6 +40,10 @@ def checkpoint_config(plan: ConversionPlan, assignment: Assignment) -> dict[str,
     }
     if model.sliding_window:
         config["sliding_window"] = model.sliding_window
+    if model.sliding_window and model.full_attention_layers is not None:
+        # TensorRT-LLM has no such field: on a GPU max_attention_window_size says it at run time. The CPU engine reads it.
+        kinds = ("full_attention" if model.window_of(i) is None else "sliding_attention" for i in range(model.num_layers))
+        config["layer_types"] = list(kinds)
     return config | family_of(model.architecture).config_fields(model)
 
 
