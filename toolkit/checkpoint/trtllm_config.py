@@ -41,9 +41,11 @@ def checkpoint_config(plan: ConversionPlan, assignment: Assignment) -> dict[str,
     if model.sliding_window:
         config["sliding_window"] = model.sliding_window
     if model.sliding_window and model.full_attention_layers is not None:
-        # TensorRT-LLM has no such field: on a GPU max_attention_window_size says it at run time. The CPU engine reads it.
-        kinds = ("full_attention" if model.window_of(i) is None else "sliding_attention" for i in range(model.num_layers))
-        config["layer_types"] = list(kinds)
+        # TensorRT-LLM reads no such field: on a GPU it is max_attention_window_size at run time. The CPU engine does.
+        full = set(model.full_attention_layers)
+        config["layer_types"] = [
+            "full_attention" if index in full else "sliding_attention" for index in range(model.num_layers)
+        ]
     return config | family_of(model.architecture).config_fields(model)
 
 
