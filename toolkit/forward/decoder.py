@@ -19,6 +19,10 @@ if TYPE_CHECKING:
 #: Called with the name of a group of linears (models/parts.py) and the tensor that the group reads, [..., K]; with
 #: `attention.keys` and `attention.values` for what the KV cache stores.
 Tap = Callable[[str, "torch.Tensor"], None]
+#: What a part of a layer makes of its input.
+Apply = Callable[[Layer, str, "torch.Tensor"], "torch.Tensor"]
+#: What reading a tensor back from the KV cache gives, under the scale that the layer has for it.
+Stored = Callable[["torch.Tensor", float], "torch.Tensor"]
 
 
 def no_tap(module: str, inputs: torch.Tensor) -> None:
@@ -41,11 +45,25 @@ class KVCache:
         return self.keys, self.values
 
 
-class Decoder:
-    """What does not change from layer to layer: rotary tables, norm and activation."""
+def apply(layer: Layer, part: str, inputs: torch.Tensor) -> torch.Tensor:
+    """Return what a part of a layer makes of float32 inputs, in its own format's arithmetic."""
+    linear = layer.linears[part]
+    return run(linear, inputs, quant.format_of(linear.algo))
 
-    def __init__(self, spec: ModelSpec, *, max_length: int, device: str = "cpu") -> None:
-        self.spec = spec
+
+class Decoder:
+    """What does not change from layer to layer: rotary tables, norm and activation, and the KV cache's rounding."""
+
+    def __init__(
+        self,
+        spec: ModelSpec,
+        *,
+        max_length: int,
+        device: str = "cpu",
+        apply: Apply = apply,
+        stored: Stored | None = None,
+    ) -> None:
+        self.spec, self._apply, self._stored = spec, apply, stored
         self._rotary = Rotary(spec, max_length=max_length, device=device)
         self._activation = _activation(spec.activation)
 
@@ -53,8 +71,8 @@ class Decoder:
         """Return RMSNorm(hidden) * weight."""
         import torch
 
-        variance = hidden.pow(2).mean(-1, keepdim=True)
-        return hidden * torch.rsqrt(variance + self.spec.norm_eps) * weight
+        variance = torch.linalg.vector_norm(hidden, dim=-1, keepdim=True).square() / hidden.shape[-1]
+        return (hidden * torch.rsqrt(variance + self.spec.norm_eps)).mul_(weight)
 
     def logits(self, hidden: torch.Tensor, norm: torch.Tensor, head: torch.Tensor) -> torch.Tensor:
         """Return float32 logits of final hidden states, for the float32 norm weight and head [vocab, hidden]."""
@@ -80,9 +98,10 @@ class Decoder:
 
     def _gated(self, layer: Layer, prefix: str, inputs: torch.Tensor, tap: Tap) -> torch.Tensor:
         tap(f"{prefix}fc", inputs)
-        inner = self._activation(apply(layer, f"{prefix}fc", inputs)) * apply(layer, f"{prefix}gate", inputs)
+        inner = self._activation(self._apply(layer, f"{prefix}fc", inputs))
+        inner = inner.mul_(self._apply(layer, f"{prefix}gate", inputs))
         tap(f"{prefix}proj", inner)
-        return apply(layer, f"{prefix}proj", inner)
+        return self._apply(layer, f"{prefix}proj", inner)
 
     def _attention(  # noqa: PLR0917 - the pieces of one sum
         self, layer: Layer, inputs: torch.Tensor, tap: Tap, cache: KVCache | None, start: int
@@ -96,16 +115,19 @@ class Decoder:
             keys = self.norm(keys, layer.tensors["attention.k_layernorm"])
         is_local = self.spec.window_of(layer.index) is not None
         queries, keys = (self._rotary.turned(heads, start, is_local=is_local) for heads in (queries, keys))
+        if self._stored is not None:
+            keys = self._stored(keys, layer.scalars["attention.k_scale"])
+            values = self._stored(values, layer.scalars["attention.v_scale"])
         if cache is not None:
             keys, values = cache.extended(keys, values)
         context = self._attended(queries, keys, values, window=self.spec.window_of(layer.index))
         context = context.transpose(1, 2).flatten(2)
         tap("attention.dense", context)
-        return apply(layer, "attention.dense", context)
+        return self._apply(layer, "attention.dense", context)
 
     def _heads(self, layer: Layer, part: str, inputs: torch.Tensor) -> torch.Tensor:
         """Return queries, keys or values, [batch, heads, length, head_dim]."""
-        flat = apply(layer, f"attention.{part}", inputs)
+        flat = self._apply(layer, f"attention.{part}", inputs)
         return flat.view(*flat.shape[:2], -1, self.spec.head_dim).transpose(1, 2)
 
     def _attended(
@@ -114,21 +136,18 @@ class Decoder:
         import torch
 
         scale = self.spec.attention_scale or self.spec.head_dim**-0.5
-        mask = _mask(queries.shape[2], keys.shape[2], window, queries.device)
+        length, total = queries.shape[2], keys.shape[2]
+        is_causal = length == total and (window is None or window >= total)
         if self.spec.attention_softcap is None:
+            mask = None if is_causal else _mask(length, total, window, keys.device)
             return torch.nn.functional.scaled_dot_product_attention(
-                queries, keys, values, attn_mask=mask, scale=scale, enable_gqa=True
+                queries, keys, values, attn_mask=mask, is_causal=is_causal, scale=scale, enable_gqa=True
             )
+        mask = _mask(length, total, window, keys.device)
         repeats = queries.shape[1] // keys.shape[1]
         keys, values = keys.repeat_interleave(repeats, dim=1), values.repeat_interleave(repeats, dim=1)
         scores = _capped(queries @ keys.transpose(2, 3) * scale, self.spec.attention_softcap)
         return torch.softmax(scores.masked_fill(~mask, float("-inf")), dim=-1) @ values
-
-
-def apply(layer: Layer, part: str, inputs: torch.Tensor) -> torch.Tensor:
-    """Return what a part of a layer makes of float32 inputs, in its own format's arithmetic."""
-    linear = layer.linears[part]
-    return run(linear, inputs, quant.format_of(linear.algo))
 
 
 def _mask(length: int, total: int, window: int | None, device: torch.device) -> torch.Tensor:

@@ -28,8 +28,11 @@ class Rotary:
         cos, sin = (table[start : start + heads.shape[2]] for table in (self._local if is_local else self._global))
         turning, rest = heads[..., : self._dim], heads[..., self._dim :]
         first, second = turning.chunk(2, dim=-1)
-        turning = turning * cos + torch.cat((-second, first), dim=-1) * sin
-        return torch.cat((turning, rest), dim=-1) if rest.shape[-1] else turning
+        half = self._dim // 2
+        turned = turning * cos
+        turned[..., :half].addcmul_(second, sin[:, :half], value=-1)
+        turned[..., half:].addcmul_(first, sin[:, half:])
+        return torch.cat((turned, rest), dim=-1) if rest.shape[-1] else turned
 
 
 def _tables(frequencies: list[float], factor: float, *, length: int, device: str) -> tuple[torch.Tensor, torch.Tensor]:
