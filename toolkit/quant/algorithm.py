@@ -29,6 +29,14 @@ class LinearGroup:
     weights: Mapping[str, torch.Tensor]
     statistics: InputStatistics | None
 
+    @property
+    def modules(self) -> list[dict[str, torch.Tensor]]:
+        """The weights that an engine fuses into one module: q, k and v; fc and gate of the same expert."""
+        found: dict[str, dict[str, torch.Tensor]] = {}
+        for part, weight in self.weights.items():
+            found.setdefault(part.rpartition(".")[0], {})[part] = weight
+        return list(found.values())
+
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:

@@ -11,7 +11,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from toolkit.quant import int4
+from toolkit.quant import gptq, int4
+from toolkit.quant.algorithm import LinearGroup, Settings
+from toolkit.weights import Linear, split_rows
 
 if TYPE_CHECKING:
     import torch
@@ -36,6 +38,31 @@ class Found:
     channel_scales: torch.Tensor
     alpha: float
     error: float
+
+
+def prequant(group: LinearGroup, settings: Settings) -> torch.Tensor:
+    """Return the searched factors [K] of a group's input, in the dtype in which the engine multiplies by them."""
+    import torch
+
+    assert settings.group_size, "plan.conversion chose no group size"
+    assert group.statistics, "AWQ needs calibration"
+    weight = torch.cat([part.float() for part in group.weights.values()])
+    found = search(weight, group.statistics, group_size=settings.group_size)
+    return (1 / found.channel_scales).to(settings.dtype)
+
+
+def quantized(group: LinearGroup, prequant: torch.Tensor, *, group_size: int) -> dict[str, Linear]:
+    """Return integers for inputs that are multiplied by PREQUANT [K], under clipped scales, rounded with feedback."""
+    import torch
+
+    assert group.statistics, "GPTQ needs calibration"
+    factors = prequant.float()
+    scaled = torch.cat([part.float() for part in group.weights.values()]) / factors
+    gram = group.statistics.gram * factors.outer(factors)
+    scales = clipped_scales(scaled, gram, group_size=group_size)
+    integers = gptq.rounded(scaled, scales, gram).to(torch.int8)
+    whole = Linear(algo="W4A16_AWQ", weight=integers, weight_scale=scales, prequant=prequant)
+    return split_rows(whole, {part: weight.shape[0] for part, weight in group.weights.items()})
 
 
 def search(weight: torch.Tensor, statistics: InputStatistics, *, group_size: int) -> Found:

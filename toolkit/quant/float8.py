@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from toolkit.quant.blocks import row_blocks
+
 if TYPE_CHECKING:
     import torch
 
@@ -16,6 +18,16 @@ def stored(values: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
     import torch
 
     return (values.float() / scale).clamp_(-MAX, MAX).to(torch.float8_e4m3fn)
+
+
+def stored_weight(weight: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
+    """Return a weight [N, K] as float8_e4m3fn under one scale [] or one for each row [N]."""
+    import torch
+
+    found = torch.empty(weight.shape, dtype=torch.float8_e4m3fn, device=weight.device)
+    for rows in row_blocks(weight):
+        found[rows] = stored(weight[rows], scale if scale.dim() == 0 else scale[rows].unsqueeze(1))
+    return found
 
 
 def rounded(values: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:

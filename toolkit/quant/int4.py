@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from toolkit.quant.blocks import row_blocks
+from toolkit.weights import Linear
+
 if TYPE_CHECKING:
     import torch
 
@@ -21,6 +24,28 @@ def rounded(weight: torch.Tensor, scales: torch.Tensor) -> torch.Tensor:
     """Return integers as float32 [N, K]: clamp(round(w/s), -8, 7)."""
     grouped = weight.reshape(*scales.shape, -1)
     return (grouped / scales.unsqueeze(-1)).round_().clamp_(QMIN, QMAX).reshape(weight.shape)
+
+
+def rounded_to_nearest(weight: torch.Tensor, group_size: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return int8 [N, K] integers and float32 [N, K/g] scales of amax/7."""
+    import torch
+
+    integers = torch.empty(weight.shape, dtype=torch.int8, device=weight.device)
+    scales = torch.empty(weight.shape[0], weight.shape[1] // group_size, device=weight.device)
+    for rows in row_blocks(weight):
+        scales[rows] = group_scales(block := weight[rows].float(), group_size)
+        integers[rows] = rounded(block, scales[rows]).to(torch.int8)
+    return integers, scales
+
+
+def dequantized_amax(linear: Linear) -> torch.Tensor:
+    """Return the largest magnitude of a linear's integers times their scales, float32 []."""
+    import torch
+
+    assert linear.weight_scale is not None, "4-bit integers have group scales"
+    per_group = linear.weight.reshape(*linear.weight_scale.shape, -1)
+    most = torch.maximum(per_group.amax(-1), -per_group.amin(-1))  # -(-8) fits: int8
+    return (most * linear.weight_scale).amax()
 
 
 def dequantized(integers: torch.Tensor, scales: torch.Tensor) -> torch.Tensor:

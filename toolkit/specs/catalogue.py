@@ -84,14 +84,12 @@ class QuantRecipe:
     weight_bits: int
     activation_bits: int
     default_group_size: int | None = None  # None: one scale per output channel or per tensor
+    group_sizes: tuple[int, ...] = ()  # that kernels take, largest first
+    dtype: str | None = None  # of what is not quantized; None: as asked
+    layouts: tuple[str, ...] = ("trtllm", "hf")  # that have such tensors
     needs_calibration: bool = False
     exclude_modules: tuple[str, ...] = STAYS_16_BIT
     sms_by_flow: Mapping[str, tuple[int, ...]] = field(default_factory=dict)  # flow → SMs known to run it
     unverified_sms_by_flow: Mapping[str, tuple[int, ...]] = field(default_factory=dict)  # flow → SMs in doubt
     papers: tuple[str, ...] = ()
     notes: str = ""
-
-    @property
-    def min_sm_by_flow(self) -> dict[str, int]:
-        """The lowest SM of each flow that has one."""
-        return {flow: min(sms) for flow, sms in self.sms_by_flow.items() if sms}

@@ -4,27 +4,29 @@ from __future__ import annotations
 
 from toolkit.quant import float8
 from toolkit.quant.algorithm import Algorithm, LinearGroup, Settings
+from toolkit.quant.blocks import amax
 from toolkit.quant.statistics import Wanted
 from toolkit.specs import QuantRecipe
 from toolkit.weights import Linear
 
 
 def quantize(group: LinearGroup, settings: Settings) -> dict[str, Linear]:  # noqa: ARG001 - one signature for all
-    """Return E4M3 weights; linears that share an input share both scales, so that the engine may fuse them."""
+    """Return E4M3 weights; parts of a module share both scales, so that the engine may fuse them."""
     import torch
 
     assert group.statistics, "fp8 needs calibration"
-    weight_scale = float8.scale_of(torch.stack([weight.abs().max().float() for weight in group.weights.values()]).max())
-    activation_scale = float8.scale_of(torch.tensor(group.statistics.amax, device=weight_scale.device))
-    return {
-        part: Linear(
-            algo="FP8",
-            weight=float8.stored(weight, weight_scale),
-            weight_scale=weight_scale,
-            activation_scale=activation_scale,
-        )
-        for part, weight in group.weights.items()
-    }
+    linears = {}
+    for module in group.modules:
+        weight_scale = float8.scale_of(torch.stack([amax(weight) for weight in module.values()]).amax())
+        activation_scale = float8.scale_of(torch.tensor(group.statistics.amax, device=weight_scale.device))
+        for part, weight in module.items():
+            linears[part] = Linear(
+                algo="FP8",
+                weight=float8.stored_weight(weight, weight_scale),
+                weight_scale=weight_scale,
+                activation_scale=activation_scale,
+            )
+    return linears
 
 
 ALGORITHM = Algorithm(

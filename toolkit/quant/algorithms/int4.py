@@ -2,30 +2,17 @@
 
 from __future__ import annotations
 
-from toolkit.quant import awq, gptq
+from toolkit.quant import awq
 from toolkit.quant.algorithm import Algorithm, LinearGroup, Settings
 from toolkit.quant.statistics import Wanted
 from toolkit.specs import QuantRecipe
-from toolkit.weights import Linear, split_rows
+from toolkit.weights import Linear
 
 
 def quantize(group: LinearGroup, settings: Settings) -> dict[str, Linear]:
-    """Return packed integers under searched channel scales (shared by the group) and clips, rounded with feedback."""
-    import torch
-
+    """Return integers under searched channel scales (shared by the group) and clips, rounded with feedback."""
     assert settings.group_size, "plan.conversion chose no group size"
-    assert group.statistics, "int4 needs calibration"
-    weight = torch.cat([part.float() for part in group.weights.values()])
-    found = awq.search(weight, group.statistics, group_size=settings.group_size)
-    # What the engine multiplies activations by is rounded to the model dtype, so the weights are scaled by its inverse.
-    prequant = (1 / found.channel_scales).to(settings.dtype)
-    scaled = weight / prequant.float()
-    gram = group.statistics.gram * prequant.float().outer(prequant.float())
-    scales = awq.clipped_scales(scaled, gram, group_size=settings.group_size)
-    integers = gptq.rounded(scaled, scales, gram)
-    integers = integers.to(torch.int8)
-    whole = Linear(algo="W4A16_AWQ", weight=integers, weight_scale=scales, prequant=prequant)
-    return split_rows(whole, {part: weight.shape[0] for part, weight in group.weights.items()})
+    return awq.quantized(group, awq.prequant(group, settings), group_size=settings.group_size)
 
 
 ALGORITHM = Algorithm(
@@ -37,6 +24,7 @@ ALGORITHM = Algorithm(
         weight_bits=4,
         activation_bits=16,
         default_group_size=128,
+        group_sizes=(128, 64, 32),
         needs_calibration=True,
         papers=(
             "Lin et al., AWQ: Activation-aware Weight Quantization, arXiv:2306.00978",

@@ -15,10 +15,10 @@ def quantize(group: LinearGroup, settings: Settings) -> dict[str, Linear]:
     assert settings.group_size, "plan.conversion chose no group size"
     linears = {}
     for part, weight in group.weights.items():
-        scales = int4.group_scales(plain := weight.float(), settings.group_size)
+        integers, scales = int4.rounded_to_nearest(weight, settings.group_size)
         linears[part] = Linear(
             algo="W4A16_AWQ",
-            weight=int4.rounded(plain, scales).to(torch.int8),
+            weight=integers,
             weight_scale=scales,
             prequant=torch.ones(weight.shape[1], dtype=settings.dtype, device=weight.device),
         )
@@ -34,6 +34,7 @@ ALGORITHM = Algorithm(
         weight_bits=4,
         activation_bits=16,
         default_group_size=128,
+        group_sizes=(128, 64, 32),
         notes="AWQ's format with prequant factors of 1: fast, and worse than int4",
     ),
     quantize=quantize,

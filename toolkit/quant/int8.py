@@ -1,0 +1,38 @@
+"""The arithmetic of symmetric 8-bit integers: float32 scales of amax/127, one for each row of a weight or an input."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from toolkit.quant.blocks import row_amax, row_blocks
+
+if TYPE_CHECKING:
+    import torch
+
+QMIN, QMAX = -128, 127
+
+
+def scale_of(amax: torch.Tensor) -> torch.Tensor:
+    """Return amax/127, float32; 1 where amax is 0."""
+    scale = amax.float() / QMAX
+    return scale.masked_fill(scale == 0, 1.0)
+
+
+def row_scales(weight: torch.Tensor) -> torch.Tensor:
+    """Return amax/127 of each row, float32 [N]."""
+    return scale_of(row_amax(weight))
+
+
+def stored_weight(weight: torch.Tensor, scales: torch.Tensor) -> torch.Tensor:
+    """Return int8 [N, K]: clamp(round(w/s), -128, 127)."""
+    import torch
+
+    found = torch.empty(weight.shape, dtype=torch.int8, device=weight.device)
+    for rows in row_blocks(weight):
+        found[rows] = (weight[rows].float() / scales[rows].unsqueeze(1)).round_().clamp_(QMIN, QMAX).to(torch.int8)
+    return found
+
+
+def rounded(values: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
+    """Return what values become when they pass through 8-bit integers under a scale, as float32."""
+    return (values / scale).round_().clamp_(QMIN, QMAX).mul_(scale)
