@@ -97,7 +97,7 @@ def test_checkpoint_bytes_are_those_of_the_file(llama, tmp_path, recipe):
     expected = memory.checkpoint_bytes(spec, quant.get(recipe), group_size)
 
     # The file has a header of fixed size, and fp8 a handful of scalars, besides the weights.
-    assert 0 < size - expected < 20_000
+    assert 0 < size - expected < 24_000
 
 
 def test_a_model_that_does_not_fit_says_how_much_it_takes():

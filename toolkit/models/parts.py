@@ -1,88 +1,11 @@
-"""The linears of a decoder layer, by part: their shapes, which of them share an input, how TensorRT-LLM fuses them.
-
-attention.q  attention.k  attention.v  attention.dense
-mlp.fc (the activated branch, HF's gate_proj)   mlp.gate (HF's up_proj)   mlp.proj
-mlp.experts.{e}.fc|gate|proj   mlp.shared_expert.fc|gate|proj
-"""
+"""The linears of a decoder layer (specs/parts.py), and the Hugging Face tensor that holds each."""
 
 from __future__ import annotations
 
 from toolkit.models.family import TensorNames
-from toolkit.specs import ModelSpec
+from toolkit.specs.parts import EXPERT, MLP, SHARED_EXPERT, groups, modules, shapes
 
-MLP = ("fc", "gate", "proj")
-EXPERT = "mlp.experts.{expert}."
-SHARED_EXPERT = "mlp.shared_expert."
-
-
-def shapes(spec: ModelSpec, layer: int) -> dict[str, tuple[int, int]]:
-    """Return [N, K] of every linear of a layer, in the order in which the layer runs them."""
-    queries, keys = spec.num_heads * spec.head_dim, spec.num_kv_heads * spec.head_dim
-    found = {
-        "attention.q": (queries, spec.hidden_size),
-        "attention.k": (keys, spec.hidden_size),
-        "attention.v": (keys, spec.hidden_size),
-        "attention.dense": (spec.hidden_size, queries),
-    }
-    moe = spec.moe
-    if moe is None or not spec.is_moe_layer(layer):
-        return found | _mlp("mlp.", spec.hidden_size, spec.intermediate_size)
-    if moe.shared_intermediate_size:
-        found |= _mlp(SHARED_EXPERT, spec.hidden_size, moe.shared_intermediate_size)
-    for expert in range(moe.num_experts):
-        found |= _mlp(EXPERT.format(expert=expert), spec.hidden_size, moe.intermediate_size)
-    return found
-
-
-def _mlp(prefix: str, hidden: int, inner: int) -> dict[str, tuple[int, int]]:
-    return {f"{prefix}fc": (inner, hidden), f"{prefix}gate": (inner, hidden), f"{prefix}proj": (hidden, inner)}
-
-
-def groups(spec: ModelSpec, layer: int) -> dict[str, tuple[str, ...]]:
-    """Return the linears that share an input, by the name of that input; experts count as one.
-
-    The names are those of TensorRT-LLM's modules where there is one: attention.qkv, attention.dense, mlp.fc, mlp.proj,
-    mlp.shared_expert.fc, mlp.shared_expert.proj. What shares an input shares its prequant factors and input scale.
-    """
-    found: dict[str, tuple[str, ...]] = {
-        "attention.qkv": ("attention.q", "attention.k", "attention.v"),
-        "attention.dense": ("attention.dense",),
-    }
-    moe = spec.moe
-    if moe is None or not spec.is_moe_layer(layer):
-        return found | {"mlp.fc": ("mlp.fc", "mlp.gate"), "mlp.proj": ("mlp.proj",)}
-    if moe.shared_intermediate_size:
-        found |= {
-            f"{SHARED_EXPERT}fc": (f"{SHARED_EXPERT}fc", f"{SHARED_EXPERT}gate"),
-            f"{SHARED_EXPERT}proj": (f"{SHARED_EXPERT}proj",),
-        }
-    experts = [EXPERT.format(expert=expert) for expert in range(moe.num_experts)]
-    found["mlp.fc"] = tuple(f"{prefix}{name}" for prefix in experts for name in ("fc", "gate"))
-    found["mlp.proj"] = tuple(f"{prefix}proj" for prefix in experts)
-    return found
-
-
-def modules(spec: ModelSpec, layer: int) -> dict[str, tuple[str, ...]]:
-    """Return TensorRT-LLM's dense modules and the parts that each concatenates on N, in that order.
-
-    A module of a mixture is named here by its expert's part names (`mlp.experts.0.fc` = up and gate): the writer stacks
-    them into `mlp.fc` and `mlp.proj`.
-    """
-    found: dict[str, tuple[str, ...]] = {
-        "attention.qkv": ("attention.q", "attention.k", "attention.v"),
-        "attention.dense": ("attention.dense",),
-    }
-    for part in shapes(spec, layer):
-        prefix, _, name = part.rpartition(".")
-        if prefix == "attention":
-            continue
-        is_fused = prefix != "mlp" or spec.is_mlp_fused
-        if name == "fc":
-            # A fused module is [up ; gate]: what is multiplied first, what is activated second.
-            found[part] = (f"{prefix}.gate", f"{prefix}.fc") if is_fused else (part,)
-        elif name == "proj" or not is_fused:
-            found[part] = (part,)
-    return found
+__all__ = ["EXPERT", "MLP", "SHARED_EXPERT", "groups", "modules", "shapes", "tensor_name"]
 
 
 def tensor_name(names: TensorNames, part: str) -> str:

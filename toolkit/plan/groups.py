@@ -4,21 +4,23 @@ from __future__ import annotations
 
 from toolkit.errors import PlanInfeasible
 from toolkit.plan import shards
-from toolkit.specs import Choice, ModelSpec, QuantRecipe, Sharding
+from toolkit.specs import Choice, ModelSpec, QuantRecipe, Sharding, parts
 
-#: Sizes that group-wise kernels take, largest first: fewer scales, fewer bytes.
-SIZES = (128, 64, 32)
+QKV = {"attention.q", "attention.k", "attention.v"}
 
 
 def inputs_of_linears(model: ModelSpec) -> dict[str, int]:
-    """Return K of every quantized linear."""
-    return {
-        "attention.qkv": model.hidden_size,
-        "attention.dense": model.num_heads * model.head_dim,
-        "mlp.fc": model.hidden_size,
-        "mlp.gate": model.hidden_size,
-        "mlp.proj": model.intermediate_size,
-    }
+    """Return K of every kind of quantized linear; experts count as one."""
+    found = {}
+    kinds = {model.is_moe_layer(layer): layer for layer in range(model.num_layers)}
+    for layer in kinds.values():
+        for part, (_, width) in parts.shapes(model, layer).items():
+            prefix, _, name = part.rpartition(".")
+            if part in QKV:
+                found["attention.qkv"] = width
+            else:
+                found[f"mlp.experts.*.{name}" if prefix.startswith("mlp.experts.") else part] = width
+    return found
 
 
 def choose(
@@ -35,16 +37,16 @@ def choose(
     if sharding.tp > 1:
         of_ranks = shards.row_parallel_inputs(model, sharding)
         inputs |= {f"{name} on each of {sharding.tp} ranks": width for name, width in of_ranks.items()}
-    fitting = [size for size in SIZES if all(width % size == 0 for width in inputs.values())]
+    fitting = [size for size in recipe.group_sizes if all(width % size == 0 for width in inputs.values())]
     if not fitting:
-        module, width = next((name, k) for name, k in inputs.items() if k % SIZES[-1])
+        module, width = next((name, k) for name, k in inputs.items() if k % recipe.group_sizes[-1])
         raise PlanInfeasible(
-            f"{recipe.name} needs a group size of {', '.join(map(str, SIZES))} that divides every input; "
+            f"{recipe.name} needs a group size of {', '.join(map(str, recipe.group_sizes))} that divides every input; "
             f"{module} has K = {width}.",
             hint="Try --quant int8.",
         )
     if asked is not None:
-        return _asked(asked, inputs, fitting), (Choice(name="group_size", value=str(asked), reason="as asked"),)
+        return _asked(asked, recipe, inputs, fitting), (Choice(name="group_size", value=str(asked), reason="as asked"),)
     size = fitting[0]
     if size == recipe.default_group_size:
         return size, (Choice(name="group_size", value=str(size), reason="the usual size; it divides every K"),)
@@ -53,16 +55,17 @@ def choose(
     return size, (Choice(name="group_size", value=str(size), reason=reason),)
 
 
-def _asked(asked: int, inputs: dict[str, int], fitting: list[int]) -> int:
+def _asked(asked: int, recipe: QuantRecipe, inputs: dict[str, int], fitting: list[int]) -> int:
     for module, width in inputs.items():
         if width % asked:
             raise PlanInfeasible(
                 f"--group-size {asked} does not divide {module}'s K of {width}.",
                 hint=f"Try --group-size {fitting[0]}.",
             )
-    if asked not in SIZES:
+    if asked not in recipe.group_sizes:
+        sizes = ", ".join(map(str, recipe.group_sizes))
         raise PlanInfeasible(
-            f"--group-size {asked} is not one that kernels take: {', '.join(map(str, SIZES))}.",
+            f"--group-size {asked} is not one that kernels take: {sizes}.",
             hint=f"Try --group-size {fitting[0]}.",
         )
     return asked

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from toolkit.plan.groups import inputs_of_linears
-from toolkit.specs import Limits, ModelSpec, QuantRecipe
+from collections.abc import Iterator
+
+from toolkit.specs import Limits, ModelSpec, QuantRecipe, parts
 
 GIB = 1 << 30
 MIB = 1 << 20
@@ -14,19 +15,46 @@ MIN_ACTIVATION_BYTES = 70 * MIB
 RUNTIME_BYTES = 600 * MIB
 FLOAT_BYTES = 2
 SCALE_BYTES = 4
+ROUTER_BYTES = 4
 
 
 def linear_parameters(model: ModelSpec) -> int:
-    """Return the weights of all decoder layers' linears: what a recipe quantizes."""
-    queries, keys = model.num_heads * model.head_dim, model.num_kv_heads * model.head_dim
-    attention = model.hidden_size * (2 * queries + 2 * keys)
-    return model.num_layers * (attention + 3 * model.hidden_size * model.intermediate_size)
+    """Return the weights of all decoder layers' linears, every expert's too: what a recipe quantizes."""
+    return parts.parameters(model)
+
+
+def router_parameters(model: ModelSpec) -> int:
+    """Return the weights of the routers of a mixture of experts, which stay in 32 bits."""
+    if model.moe is None:
+        return 0
+    return (model.num_layers - len(model.moe.dense_layers)) * model.moe.num_experts * model.hidden_size
 
 
 def float_parameters(model: ModelSpec) -> int:
-    """Return what stays in 16 bits: embedding, head and norms."""
-    norms = (2 * model.num_layers + 1) * model.hidden_size
-    return 2 * model.vocab_size * model.hidden_size + norms
+    """Return what stays in 16 bits: embedding, head, norms, biases and gates of shared experts."""
+    layers = sum(_small_parameters(model, layer) for layer in range(model.num_layers))
+    return 2 * model.vocab_size * model.hidden_size + model.hidden_size + layers
+
+
+def _small_parameters(model: ModelSpec, layer: int) -> int:
+    """Return a layer's norms, biases and the gate of its shared expert."""
+    norms = (4 if model.has_sandwich_norms else 2) * model.hidden_size
+    if model.has_qk_norm:
+        norms += 2 * model.head_dim
+    biased = {
+        "attention": (("q", "k", "v") if model.has_qkv_bias else ()) + (("dense",) if model.has_output_bias else ()),
+        "mlp": parts.MLP if model.has_mlp_bias else (),
+    }
+    shapes = parts.shapes(model, layer)
+    biases = sum(shapes[f"{prefix}.{name}"][0] for prefix, names in biased.items() for name in names)
+    has_shared_gate = model.moe is not None and model.moe.shared_intermediate_size and model.is_moe_layer(layer)
+    return norms + biases + (model.hidden_size if has_shared_gate else 0)
+
+
+def total_parameters(model: ModelSpec) -> int:
+    """Return all parameters, as model cards count them: a tied head once."""
+    tied = model.vocab_size * model.hidden_size if model.is_tied else 0
+    return linear_parameters(model) + router_parameters(model) + float_parameters(model) - tied
 
 
 def weights_bytes(model: ModelSpec, recipe: QuantRecipe, group_size: int | None) -> int:
@@ -34,7 +62,8 @@ def weights_bytes(model: ModelSpec, recipe: QuantRecipe, group_size: int | None)
     parameters = linear_parameters(model)
     shared = model.vocab_size * model.hidden_size if model.is_tied else 0
     scales = SCALE_BYTES * parameters // group_size if group_size else 0
-    return parameters * recipe.weight_bits // 8 + scales + FLOAT_BYTES * (float_parameters(model) - shared)
+    kept = FLOAT_BYTES * (float_parameters(model) - shared) + ROUTER_BYTES * router_parameters(model)
+    return parameters * recipe.weight_bits // 8 + scales + kept
 
 
 def checkpoint_bytes(model: ModelSpec, recipe: QuantRecipe, group_size: int | None) -> int:
@@ -42,8 +71,17 @@ def checkpoint_bytes(model: ModelSpec, recipe: QuantRecipe, group_size: int | No
     stored_bits = 16 if recipe.quant_algo in {None, "W8A16"} else recipe.weight_bits
     parameters = linear_parameters(model)
     scales = SCALE_BYTES * parameters // group_size if group_size else 0
-    prequant = FLOAT_BYTES * model.num_layers * sum(inputs_of_linears(model).values()) if group_size else 0
-    return parameters * stored_bits // 8 + scales + prequant + FLOAT_BYTES * float_parameters(model)
+    prequant = FLOAT_BYTES * sum(_inputs_of_modules(model)) if group_size else 0
+    kept = FLOAT_BYTES * float_parameters(model) + ROUTER_BYTES * router_parameters(model)
+    return parameters * stored_bits // 8 + scales + prequant + kept
+
+
+def _inputs_of_modules(model: ModelSpec) -> Iterator[int]:
+    """Yield K of every module of the checkpoint."""
+    for layer in range(model.num_layers):
+        shapes = parts.shapes(model, layer)
+        for members in parts.modules(model, layer).values():
+            yield shapes[members[0]][1]
 
 
 def kv_bytes_per_token(model: ModelSpec, *, kv_bytes: int = FLOAT_BYTES) -> int:
