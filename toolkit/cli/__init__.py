@@ -20,6 +20,7 @@ COMMANDS = {
     "releases": "List Triton releases and what is in them.",
     "models": "List the model families that trtk converts.",
     "quantize": "Quantize a model into a TensorRT-LLM checkpoint.",
+    "eval": "Measure what quantization cost a model.",
     "build": "Quantize, compile and make a Triton repository.",
     "serve": "Start Triton on what `build` made.",
     "status": "Show the servers that trtk started.",

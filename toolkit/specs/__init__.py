@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from toolkit.specs.artefacts import Endpoint, EngineManifest, FileRecord, RepositorySpec, ServeSpec
 from toolkit.specs.catalogue import CPU_SM, STAYS_16_BIT, GpuSpec, QuantRecipe, Release
+from toolkit.specs.evaluation import Evaluation, LayerError, QualityGate, gates_of
 from toolkit.specs.json_values import from_json, to_json
 from toolkit.specs.load import BenchReport, LoadProfile, RequestRecord
 from toolkit.specs.model import ModelSource, ModelSpec, MoeSpec
@@ -22,14 +23,17 @@ __all__ = [
     "ConversionPlan",
     "Endpoint",
     "EngineManifest",
+    "Evaluation",
     "FileRecord",
     "GpuSpec",
+    "LayerError",
     "Limits",
     "LoadProfile",
     "ModelSource",
     "ModelSpec",
     "MoeSpec",
     "Progress",
+    "QualityGate",
     "QuantRecipe",
     "Release",
     "RepositorySpec",
@@ -37,6 +41,7 @@ __all__ = [
     "ServeSpec",
     "Sharding",
     "from_json",
+    "gates_of",
     "no_progress",
     "to_json",
 ]

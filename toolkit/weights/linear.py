@@ -35,6 +35,13 @@ class Linear:
         """(N, K)."""
         return (self.weight.shape[0], self.weight.shape[1])
 
+    def to(self, device: str) -> Linear:
+        """Return the linear with every tensor on a device."""
+        fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self) if field.name != "algo"}
+        return dataclasses.replace(
+            self, **{name: tensor.to(device) for name, tensor in fields.items() if tensor is not None}
+        )
+
 
 def rows(linear: Linear, start: int, stop: int) -> Linear:
     """Return the outputs start..stop of a linear, with their scales and biases."""
@@ -91,12 +98,26 @@ def joined_rows(parts: Sequence[Linear]) -> Linear:
     )
 
 
-def _joined(tensors: Sequence[torch.Tensor]) -> torch.Tensor:
+def joined_columns(parts: Sequence[Linear]) -> Linear:
+    """Return one linear of the inputs of all parts, the inverse of `columns`; what belongs to rows is the first's."""
+    import torch
+
+    first = parts[0]
+    scale, prequant = first.weight_scale, first.prequant
+    if scale is not None and scale.dim() > 1:
+        scale = _joined([part.weight_scale for part in parts if part.weight_scale is not None], dim=1)
+    if prequant is not None:
+        prequant = torch.cat([part.prequant for part in parts if part.prequant is not None])
+    weight = _joined([part.weight for part in parts], dim=1)
+    return dataclasses.replace(first, weight=weight, weight_scale=scale, prequant=prequant)
+
+
+def _joined(tensors: Sequence[torch.Tensor], *, dim: int = 0) -> torch.Tensor:
     import torch
 
     if tensors[0].dtype == torch.float8_e4m3fn:  # torch has no cat for it
-        return torch.cat([tensor.view(torch.uint8) for tensor in tensors]).view(torch.float8_e4m3fn)
-    return torch.cat(list(tensors))
+        return torch.cat([tensor.view(torch.uint8) for tensor in tensors], dim).view(torch.float8_e4m3fn)
+    return torch.cat(list(tensors), dim)
 
 
 def _cut(scale: torch.Tensor, dim: int, *, total: int, start: int, stop: int) -> torch.Tensor:
