@@ -18,8 +18,6 @@ NEEDED_SETTINGS: dict[str, tuple[str, ...]] = {
     "yarn": ("original_max_position_embeddings",),
     "longrope": ("short_factor", "long_factor", "original_max_position_embeddings"),
 }
-#: Those whose frequencies depend on how long the text is.
-LENGTH_DEPENDENT = {"dynamic", "longrope"}
 #: YaRN: dimensions that turn more often than this within the original context are left alone, and less often than
 #: this are interpolated in full.
 YARN_BETA_FAST, YARN_BETA_SLOW = 32.0, 1.0
@@ -46,6 +44,14 @@ def rotary(
         return _plain(dim, theta), 1.0
     check(scaling, dim=dim)
     return RULES[scaling["rope_type"]](dim, theta, scaling, (length, max_position))
+
+
+def fixed_until(model: ModelSpec) -> int | None:
+    """Return the length of text beyond which every token of it is turned otherwise; None where there is none."""
+    scaling = model.rope_scaling or {}
+    if scaling.get("rope_type") == "dynamic":
+        return model.max_position_embeddings
+    return int(scaling["original_max_position_embeddings"]) if scaling.get("rope_type") == "longrope" else None
 
 
 def inverse_frequencies(head_dim: int, theta: float, scaling: Mapping[str, Any] | None) -> list[float]:

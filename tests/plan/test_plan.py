@@ -115,12 +115,29 @@ def test_a_context_whose_cache_does_not_fit_names_the_longest_that_does():
     assert planned("l4", "fp16", max_seq_len=longest).limits.max_seq_len == longest
 
 
-def test_the_cpu_engine_stops_at_a_sliding_window():
-    windowed = dataclasses.replace(LLAMA2_7B, sliding_window=1024)
+def test_a_sliding_window_does_not_bound_the_text_on_the_cpu():
+    windowed = dataclasses.replace(LLAMA_8B, sliding_window=1024)
 
-    assert planned("cpu", "int4", model=windowed).limits.max_seq_len == 1024
-    with pytest.raises(PlanInfeasible, match="--max-seq-len 2048 is beyond the sliding window of 1024"):
-        planned("cpu", "int4", model=windowed, max_seq_len=2048)
+    assert planned("cpu", "int4", model=windowed).limits.max_seq_len == 8192
+
+
+def test_the_cpu_engine_stops_where_the_rope_of_earlier_tokens_would_change():
+    factors = {"short_factor": [1.0] * 64, "long_factor": [2.0] * 64}
+    scaling = {"rope_type": "longrope", "original_max_position_embeddings": 1024, **factors}
+    long = dataclasses.replace(LLAMA2_7B, rope_scaling=scaling, max_position_embeddings=131072)
+
+    assert planned("cpu", "int4", model=long).limits.max_seq_len == 1024
+    assert planned("a4500", "int4", model=long).limits.max_seq_len > 1024
+    with pytest.raises(PlanInfeasible, match="--max-seq-len 2048 is beyond the 1024 tokens after which"):
+        planned("cpu", "int4", model=long, max_seq_len=2048)
+
+
+def test_a_cap_on_attention_scores_is_refused_on_the_cpu_alone():
+    capped = dataclasses.replace(LLAMA2_7B, attention_softcap=50.0)
+
+    assert planned("a4500", "int4", model=capped).flow == "engine"
+    with pytest.raises(PlanInfeasible, match="caps attention scores at 50"):
+        planned("cpu", "int4", model=capped)
 
 
 def test_the_group_size_follows_the_shape():

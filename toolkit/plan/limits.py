@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from toolkit import rope
 from toolkit.errors import PlanInfeasible
 from toolkit.plan import memory
 from toolkit.specs import Choice, GpuSpec, Limits, ModelSpec
@@ -58,9 +59,10 @@ def choose(
 
 def _seq_len(gpu: GpuSpec, model: ModelSpec, asked: Asked) -> tuple[int, str]:
     longest, of_what = model.max_position_embeddings, f"the model's {model.max_position_embeddings} positions"
-    if gpu.is_cpu and model.sliding_window and model.sliding_window < longest:
-        # Paged attention of the CPU engine looks at everything: beyond the window it would compute something else.
-        longest, of_what = model.sliding_window, f"the sliding window of {model.sliding_window} tokens"
+    fixed = rope.fixed_until(model)
+    if gpu.is_cpu and fixed is not None and fixed < longest:
+        # The CPU engine keeps the keys of earlier tokens as they were turned.
+        longest, of_what = fixed, f"the {fixed} tokens after which the model's rope turns all of them otherwise"
     if asked.max_seq_len:
         if asked.max_seq_len > longest:
             raise PlanInfeasible(

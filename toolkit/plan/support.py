@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from toolkit.errors import PlanInfeasible
-from toolkit.specs import Choice, GpuSpec, QuantRecipe, Release
+from toolkit.specs import Choice, GpuSpec, ModelSpec, QuantRecipe, Release
 
 #: flow → toolchain that compiles for it
 TOOLCHAINS = {"engine": "trtllm", "openvino": "openvino"}
@@ -30,6 +30,16 @@ def choose_flow(
         doubt = f"nobody has confirmed {recipe.name} on sm_{gpu.sm} in this flow"
         return flow, (Choice(name="flow", value=flow, reason=doubt),)
     raise PlanInfeasible(_refusal(gpu, recipe, flow), hint=_way_out(gpu, recipe, flow, recipes))
+
+
+def need_computable(model: ModelSpec, flow: str) -> None:
+    """Raise PlanInfeasible when a flow's engine cannot compute what the model does."""
+    if flow == OPENVINO and model.attention_softcap is not None:
+        raise PlanInfeasible(
+            f"The CPU engine cannot serve this {model.architecture}: it caps attention scores at "
+            f"{model.attention_softcap:g}, and OpenVINO's paged attention has no such cap.",
+            hint="Name an NVIDIA GPU with --gpu, or take a model without attn_logit_softcapping, such as Gemma 3.",
+        )
 
 
 def is_confirmed(gpu: GpuSpec, recipe: QuantRecipe, flow: str) -> bool:
