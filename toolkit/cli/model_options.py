@@ -26,9 +26,7 @@ def quantization_options(command: F) -> F:
             click.option(
                 "--dtype",
                 type=click.Choice(["float16", "bfloat16"]),
-                default="float16",
-                show_default=True,
-                help="Of what is not quantized.",
+                help="Of what is not quantized; float16, except for bf16.",
             ),
             click.option(
                 "--calib",

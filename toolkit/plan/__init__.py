@@ -55,7 +55,7 @@ def conversion(
         model=model,
         recipe=recipe,
         group_size=size,
-        dtype=asked.dtype,
+        dtype=storage.dtype(recipe, asked.dtype),
         calibration=calibration if is_calibrated else None,
         device=asked.device,
         layout=asked.layout,
@@ -78,6 +78,7 @@ def make(converted: ConversionPlan, target: Target, asked: Asked, *, recipes: It
     """
     model, recipe, gpu = converted.model, converted.recipe, target.gpu
     flow, flow_choices = support.choose_flow(gpu, recipe, target.release, asked=target.flow, recipes=recipes)
+    support.need_computable(model, flow)
     weights = memory.weights_bytes(model, recipe, converted.group_size)
     per_token = memory.kv_bytes_per_token(model, kv_bytes=1 if converted.kv_cache else memory.FLOAT_BYTES)
     bounds, kv_bytes, limit_choices = limits.choose(

@@ -10,8 +10,8 @@ from toolkit.specs import Choice, ModelSpec, QuantRecipe, Sharding
 
 TRTLLM, HF = "trtllm", "hf"
 AUTO, NONE, FP8, INT8 = "auto", "none", "fp8", "int8"
-#: Recipes of this algorithm exist in the unified layout only: no layer of TensorRT-LLM's engine flow reads it.
-HF_ONLY = {"FP8_BLOCK_SCALES"}
+#: Of what is not quantized, when neither the user nor the recipe says.
+DTYPE = "float16"
 #: Algorithms that TensorRT-LLM's PyTorch backend has no loader for; ModelOpt writes them all the same.
 NO_KNOWN_HF_LOADER = {"W8A8_SQ_PER_CHANNEL"}
 FLOAT8_ALGOS = {"FP8", "FP8_PER_CHANNEL_PER_TOKEN", "FP8_BLOCK_SCALES", "NVFP4", "W4A8_AWQ"}
@@ -22,7 +22,7 @@ class AskedCheckpoint:
     """What the user set about a checkpoint; None and `auto` leave it to the plan."""
 
     group_size: int | None = None
-    dtype: str = "float16"
+    dtype: str | None = None
     device: str = "cpu"
     layout: str = TRTLLM
     sharding: Sharding = field(default_factory=Sharding)
@@ -33,7 +33,7 @@ class AskedCheckpoint:
 def check(model: ModelSpec, recipe: QuantRecipe, asked: AskedCheckpoint) -> tuple[Choice, ...]:
     """Raise PlanInfeasible when a layout or a division among ranks cannot be; return what is worth saying."""
     if asked.layout == TRTLLM:
-        if recipe.quant_algo in HF_ONLY:
+        if TRTLLM not in recipe.layouts:
             raise PlanInfeasible(
                 f"{recipe.name} exists in the unified Hugging Face layout only; --format {TRTLLM} cannot hold it.",
                 hint=f"Try --format {HF}.",
@@ -51,6 +51,15 @@ def check(model: ModelSpec, recipe: QuantRecipe, asked: AskedCheckpoint) -> tupl
         reason = f"as ModelOpt writes it; no loader of {recipe.quant_algo} in this layout is known"
         return (Choice(name="format", value=HF, reason=reason),)
     return ()
+
+
+def dtype(recipe: QuantRecipe, asked: str | None) -> str:
+    """Return the dtype of what is not quantized; raises PlanInfeasible when the recipe has another than the asked."""
+    if asked and recipe.dtype and asked != recipe.dtype:
+        raise PlanInfeasible(
+            f"{recipe.name} means {recipe.dtype}, so --dtype {asked} cannot be meant.", hint="Leave --dtype out."
+        )
+    return asked or recipe.dtype or DTYPE
 
 
 def kv_cache(recipe: QuantRecipe, asked: str) -> tuple[str | None, Choice]:
