@@ -14,6 +14,9 @@ if TYPE_CHECKING:
 
 #: safetensors caps its header at 100 MB.
 MAX_HEADER_BYTES = 100_000_000
+#: safetensors' names of dtypes.
+FLOATS, E4M3 = ("F32", "F16", "BF16"), "F8_E4M3"
+INTEGERS = ("I64", "I32", "I16", "I8", "U8")
 
 
 class Shards:
@@ -54,25 +57,40 @@ class Shards:
         return self._open[file]
 
     def tensor(self, name: str) -> torch.Tensor:
-        """Return a float tensor as stored; raises BuildError when it is missing or has a NaN or Inf."""
+        """Return a tensor of 16 or 32 float bits; raises BuildError when it is missing or has a NaN or Inf."""
+        if self.dtype(name) not in FLOATS:
+            raise BuildError(
+                f"{name} in {self._file_of[name]} has dtype {self.dtype(name)}; trtk expects {', '.join(FLOATS)} here.",
+                hint="If the model is quantized, its config.json lacks the quantization_config that says how.",
+            )
+        return self._finite(name)
+
+    def float8(self, name: str) -> torch.Tensor:
+        """Return an E4M3 tensor; raises BuildError when it is something else, missing, or has a NaN."""
+        if self.dtype(name) != E4M3:
+            raise BuildError(f"{name} in {self._file_of[name]} has dtype {self.dtype(name)}; trtk expects {E4M3} here.")
+        return self._finite(name)
+
+    def _finite(self, name: str) -> torch.Tensor:
         import torch
 
         found: torch.Tensor = self._file(name).get_tensor(name)
-        file = self._file_of[name]
-        if found.dtype not in {torch.float32, torch.float16, torch.bfloat16, torch.float8_e4m3fn}:
-            raise BuildError(f"{name} in {file} has dtype {found.dtype}; trtk expects float weights here.")
-        if not is_finite(found):
-            bad = "NaN" if torch.isnan(found).any() else "Inf"
-            raise BuildError(
-                f"{name} in {self.folder / file} holds a {bad}.", hint="Download the shard again; its hash is wrong."
-            )
-        return found
+        if is_finite(found):
+            return found
+        bad = "NaN" if found.dtype == torch.float8_e4m3fn or torch.isnan(found).any() else "Inf"
+        raise BuildError(
+            f"{name} in {self.folder / self._file_of[name]} holds a {bad}.",
+            hint="Download the shard again; its hash is wrong.",
+        )
 
     def integers(self, name: str) -> torch.Tensor:
-        """Return an integer tensor as stored; raises BuildError when it is missing or holds floats."""
+        """Return an integer tensor as stored; raises BuildError when it is missing or holds something else."""
+        if self.dtype(name) not in INTEGERS:
+            raise BuildError(
+                f"{name} in {self._file_of[name]} has dtype {self.dtype(name)}; trtk expects integers here.",
+                hint="The download is damaged, or config.json belongs to another model.",
+            )
         found: torch.Tensor = self._file(name).get_tensor(name)
-        if found.is_floating_point() or found.is_complex():
-            raise BuildError(f"{name} in {self._file_of[name]} has dtype {found.dtype}; trtk expects integers here.")
         return found
 
     def dtype(self, name: str) -> str:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from toolkit import quant
 from toolkit.checkpoint.shards import Shards
+from toolkit.checkpoint.stored import Kind, reader_of
 from toolkit.errors import BuildError
 from toolkit.models import TensorNames, parts
 from toolkit.models.parts import tensor_name
@@ -17,10 +20,26 @@ if TYPE_CHECKING:
 
 
 class SourceModel:
-    """A model's float tensors, read by memory map: a linear's weight keeps the file's dtype until somebody computes."""
+    """A model's tensors, read by memory map: a linear's weight keeps the file's dtype until somebody computes.
+
+    Linears that are stored quantized come in a format of quant/formats, or as float32 where none has their numbers.
+    """
 
     def __init__(self, shards: Shards, names: TensorNames, spec: ModelSpec, *, device: str = "cpu") -> None:
         self.shards, self.names, self.spec, self.device = shards, names, spec, device
+        self.reader = reader_of(shards.folder)
+        self.is_dequantized = False
+
+    def in_float(self) -> SourceModel:
+        """Return the same model with every linear as a float one."""
+        made = SourceModel(self.shards, self.names, self.spec, device=self.device)
+        made.is_dequantized = True
+        return made
+
+    def kind(self, index: int, part: str) -> Kind | None:
+        """Return as what a part of a layer is stored quantized, None for a float linear."""
+        module = f"{self.names.layer.format(index=index)}{tensor_name(self.names, part)}"
+        return self.reader.kind(self.shards, module) if self.reader else None
 
     def layer(self, index: int) -> Layer:
         """Return one layer; raises BuildError when a tensor is missing, misshapen or not finite."""
@@ -47,6 +66,8 @@ class SourceModel:
     def head(self) -> torch.Tensor:
         """Return the output matrix as stored, [vocab, hidden]: the embedding where it is tied."""
         name = self.names.embedding if self.spec.is_tied else self.names.lm_head
+        if self.reader and self.reader.kind(self.shards, name):
+            return quant.as_float(self.reader.read(self.shards, name)).weight
         return self.shards.tensor(f"{name}.weight")
 
     def final_norm(self) -> torch.Tensor:
@@ -54,9 +75,14 @@ class SourceModel:
         return self._norm(f"{self.names.final_norm}.weight")
 
     def _linear(self, name: str) -> Linear:
-        weight = self.shards.tensor(f"{name}.weight").to(self.device)
-        bias = self.shards.tensor(f"{name}.bias").to(self.device) if f"{name}.bias" in self.shards else None
-        return Linear(weight=weight, bias=bias)
+        if self.reader and self.reader.kind(self.shards, name):
+            linear = self.reader.read(self.shards, name)
+        else:
+            linear = Linear(weight=self.shards.tensor(f"{name}.weight"))
+        if f"{name}.bias" in self.shards:
+            linear = dataclasses.replace(linear, bias=self.shards.tensor(f"{name}.bias"))
+        linear = linear.to(self.device)
+        return quant.as_float(linear) if self.is_dequantized else linear
 
     def _check(self, linear: Linear, expected: tuple[int, int], where: str) -> None:
         if linear.shape != expected:

@@ -10,8 +10,9 @@ from toolkit.quant.algorithm import Algorithm
 from toolkit.quant.format import WeightFormat
 from toolkit.registry import by_name, entries_in, pick
 from toolkit.specs import QuantRecipe
+from toolkit.weights import Linear
 
-__all__ = ["algorithm", "catalogue", "format_of", "get"]
+__all__ = ["algorithm", "as_float", "catalogue", "format_of", "get"]
 
 
 @functools.cache
@@ -45,6 +46,14 @@ def format_of(quant_algo: str | None) -> WeightFormat:
     """Return the storage format of TensorRT-LLM's quant_algo; raises UnknownName for one that trtk does not store."""
     named = {algo: entry for algo, entry in _formats().items() if algo}
     return pick(named, quant_algo, kind="quantization algorithm") if quant_algo else _formats()[None]
+
+
+def as_float(linear: Linear) -> Linear:
+    """Return a linear as a float one: float32 weights that make of the unscaled input what its format makes of it."""
+    if linear.algo is None:
+        return linear
+    weight = format_of(linear.algo).dequantize(linear)
+    return Linear(weight=weight if linear.prequant is None else weight * linear.prequant.float(), bias=linear.bias)
 
 
 def _placed(recipe: QuantRecipe) -> QuantRecipe:

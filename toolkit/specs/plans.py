@@ -71,6 +71,7 @@ class ConversionPlan:
     sharding: Sharding = field(default_factory=Sharding)
     kv_cache: str | None = None  # fp8, int8
     exclude: tuple[str, ...] = ()  # fnmatch patterns of modules that stay in 16 bits
+    is_source_kept: bool = False  # --quant keep: RECIPE is what the source is quantized to, and nothing else changes
     auto: AutoSpec | None = None  # set: RECIPE is what a module gets when the search says nothing
     choices: tuple[Choice, ...] = ()
 
