@@ -62,7 +62,7 @@ def test_fp8_on_ampere_is_infeasible_and_the_hint_works():
     assert refusal("build demo --gpu a4500 --quant fp8") == (
         3,
         "fp8 needs sm_89 or newer; NVIDIA RTX A4500 is sm_86.",
-        "Try --quant int8 or --quant int4 on a4500.",
+        "Try --quant int8 or --quant int8_sq on a4500.",
     )
     assert [quant_of(f"build demo --gpu a4500 --quant {name}") for name in ("int8", "int4")] == ["int8", "int4"]
 

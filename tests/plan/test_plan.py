@@ -56,7 +56,7 @@ def test_fp8_on_ampere_is_refused_with_the_reason_and_a_way_out():
         planned("a4500", "fp8")
 
     assert str(caught.value) == "fp8 needs sm_89 or newer; NVIDIA RTX A4500 is sm_86."
-    assert caught.value.hint == "Try --quant int8 or --quant int4 on a4500."
+    assert caught.value.hint == "Try --quant int8 or --quant int8_sq on a4500."
     assert planned("a4500", "int8").flow == "engine"
     assert planned("a4500", "int4").flow == "engine"
 

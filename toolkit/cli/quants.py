@@ -40,7 +40,7 @@ def quants(as_json: bool) -> None:
     output.text(textwrap.fill(f"SM: {named}.", width=80))
     output.text("Y: runs. ?: nobody has confirmed it. -: does not run.\n")
     for recipe in recipes:
-        output.text(f"{recipe.name:<9} {recipe.title} ({recipe.quant_algo or 'not quantized'})")
+        output.text(f"{recipe.name:<11} {recipe.title} ({recipe.quant_algo or 'not quantized'})")
 
 
 def heading(sms: tuple[int, ...]) -> str:

@@ -22,7 +22,7 @@ def quantize(group: LinearGroup, settings: Settings) -> dict[str, Linear]:  # no
 ALGORITHM = Algorithm(
     recipe=QuantRecipe(
         name="fp8_block",
-        title="8-bit float weights in 128 x 128 blocks, activations per token and 128 channels (E4M3)",
+        title="8-bit floats in 128 x 128 blocks (E4M3)",
         aliases=("fp8_pb_wo", "fp8_block_scales"),
         quant_algo="FP8_BLOCK_SCALES",
         weight_bits=8,

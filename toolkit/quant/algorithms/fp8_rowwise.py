@@ -23,7 +23,7 @@ def quantize(group: LinearGroup, settings: Settings) -> dict[str, Linear]:  # no
 ALGORITHM = Algorithm(
     recipe=QuantRecipe(
         name="fp8_rowwise",
-        title="8-bit float weights per channel and activations per token (E4M3)",
+        title="8-bit floats by row and token (E4M3)",
         aliases=("fp8_pc_pt", "fp8_per_channel_per_token"),
         quant_algo="FP8_PER_CHANNEL_PER_TOKEN",
         weight_bits=8,
