@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 
+from toolkit.errors import UsageError
 from toolkit.models import family_of, parts
 from toolkit.models.parts import tensor_name
 from toolkit.specs import ConversionPlan, ModelSpec, QuantRecipe
@@ -35,7 +36,42 @@ def assign(plan: ConversionPlan, searched: Mapping[tuple[int, str], QuantRecipe 
         for layer in range(plan.model.num_layers)
         for group in parts.groups(plan.model, layer)
     }
-    return Assignment(of=of)
+    _check_patterns(plan)
+    return Assignment(of=_with_mixtures_whole(plan.model, of))
+
+
+def group_size_of(plan: ConversionPlan, recipe: QuantRecipe) -> int | None:
+    """Return the group size of one recipe of a plan: the plan's own where the recipe's kernels take it."""
+    if plan.group_size in recipe.group_sizes:
+        return plan.group_size
+    return min(recipe.group_sizes, default=None)
+
+
+def _with_mixtures_whole(
+    model: ModelSpec, of: dict[tuple[int, str], QuantRecipe | None]
+) -> dict[tuple[int, str], QuantRecipe | None]:
+    """Return the recipes with one for all experts of a layer: the MoE plugin has a single format for both products."""
+    for layer in filter(model.is_moe_layer, range(model.num_layers)):
+        first, second = of[layer, "mlp.fc"], of[layer, "mlp.proj"]
+        of[layer, "mlp.proj"] = of[layer, "mlp.fc"] = first if second else None
+    return of
+
+
+def _check_patterns(plan: ConversionPlan) -> None:
+    """Raise UsageError for a pattern that names nothing: it would be a typing error that goes unseen."""
+    for pattern in plan.exclude:
+        names = (
+            name
+            for layer in range(plan.model.num_layers)
+            for group in parts.groups(plan.model, layer)
+            for name in module_names(plan.model, layer, group)
+        )
+        if not any(fnmatchcase(name, pattern) for name in names):
+            examples = list(module_names(plan.model, 0, "mlp.proj"))
+            raise UsageError(
+                f"--exclude {pattern!r} matches no module.",
+                hint=f"Modules are named like {' or '.join(examples[1:3])}.",
+            )
 
 
 def is_excluded(plan: ConversionPlan, layer: int, group: str) -> bool:

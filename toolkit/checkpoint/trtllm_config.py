@@ -5,13 +5,23 @@ from __future__ import annotations
 from typing import Any
 
 from toolkit import __version__
+from toolkit.checkpoint import trtllm_quantization
 from toolkit.checkpoint.assignment import Assignment
 from toolkit.models import family_of
 from toolkit.specs import ConversionPlan
 
 
-def checkpoint_config(plan: ConversionPlan, assignment: Assignment) -> dict[str, Any]:
-    """Return config.json of a checkpoint, one for all ranks."""
+def documents(plan: ConversionPlan, assignment: Assignment) -> dict[str, dict[str, Any]]:
+    """Return the JSON files of a checkpoint by name, config.json last; raises PlanInfeasible for what they cannot say."""
+    found = {}
+    if assignment.is_mixed:
+        found["quant_cfg.json"] = trtllm_quantization.mixed(plan, assignment)
+    found["config.json"] = _config(plan, assignment)
+    return found
+
+
+def _config(plan: ConversionPlan, assignment: Assignment) -> dict[str, Any]:
+    """Return config.json, one for all ranks."""
     model = plan.model
     config: dict[str, Any] = {
         "architecture": model.architecture,
@@ -32,10 +42,10 @@ def checkpoint_config(plan: ConversionPlan, assignment: Assignment) -> dict[str,
         "rotary_scaling": dict(model.rope_scaling) if model.rope_scaling else None,
         "attn_bias": model.has_qkv_bias,
         "mlp_bias": model.has_mlp_bias,
-        "use_parallel_embedding": False,
+        "use_parallel_embedding": plan.sharding.tp > 1,
         "embedding_sharding_dim": 0,
         "mapping": _mapping(plan),
-        "quantization": _quantization(plan, assignment),
+        "quantization": trtllm_quantization.quantization(plan, assignment),
         "producer": {"name": "trtk", "version": __version__},
     }
     if model.sliding_window:
@@ -56,14 +66,3 @@ def _mapping(plan: ConversionPlan) -> dict[str, int]:
     if plan.model.moe:
         mapping |= {"moe_tp_size": tp // plan.sharding.ep, "moe_ep_size": plan.sharding.ep}
     return mapping
-
-
-def _quantization(plan: ConversionPlan, assignment: Assignment) -> dict[str, Any]:  # noqa: ARG001
-    """Return only keys of QuantConfig: an unknown one is a TypeError in trtllm-build."""
-    recipe = plan.recipe
-    quantization: dict[str, Any] = {"quant_algo": recipe.quant_algo, "kv_cache_quant_algo": None}
-    if recipe.quant_algo and recipe.exclude_modules:
-        quantization["exclude_modules"] = list(recipe.exclude_modules)
-    if plan.group_size:
-        quantization |= {"group_size": plan.group_size, "has_zero_point": False, "pre_quant_scale": True}
-    return quantization

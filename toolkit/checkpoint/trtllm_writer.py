@@ -6,36 +6,35 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from toolkit import quant
-from toolkit.checkpoint import sharding
+from toolkit.checkpoint import sharding, trtllm_config
 from toolkit.checkpoint.assignment import Assignment
 from toolkit.checkpoint.rank_file import RankFile
-from toolkit.checkpoint.trtllm_config import checkpoint_config
+from toolkit.checkpoint.trtllm_tensors import layer_tensors
 from toolkit.files import write_json
 from toolkit.models import parts
 from toolkit.quant.float16 import as_dtype
-from toolkit.specs import ConversionPlan
-from toolkit.weights import Layer, Linear, joined_rows
+from toolkit.specs import ConversionPlan, ModelSpec
+from toolkit.weights import Layer
 
 if TYPE_CHECKING:
     import torch
 
-#: Tensors of a layer (experts are stacked), of the ends and some to spare; sizes the header that RankFile reserves.
-MAX_TENSORS_PER_LAYER, MAX_TENSORS_AT_ENDS = 48, 16
-#: What stays in float32 whatever the model's dtype.
-FLOAT32_TENSORS = {"mlp.router"}
+#: Sizes the header that RankFile reserves: a linear's fields; norms, router, shared gate and KV scale; the ends.
+TENSORS_PER_LINEAR, TENSORS_BESIDE, TENSORS_AT_ENDS = 6, 9, 3
 
 
 class TrtllmWriter:
     """Writes each layer to the ranks that hold it; resumes at the first layer that is not in every journal."""
 
-    def __init__(self, plan: ConversionPlan, work: Path) -> None:
+    def __init__(self, plan: ConversionPlan, work: Path, assignment: Assignment) -> None:
         import torch
 
         self.plan, self.spec, self.work = plan, plan.model, work
         self.dtype: torch.dtype = getattr(torch, plan.dtype)
-        room = MAX_TENSORS_PER_LAYER * self.spec.num_layers + MAX_TENSORS_AT_ENDS
+        # Made first: what the layout cannot say is refused before anything is written.
+        self.files = trtllm_config.documents(plan, assignment)
         world = plan.sharding.tp * plan.sharding.pp
+        room = _tensors_of(self.spec)
         self.ranks = [RankFile(work / f"rank{rank}.safetensors", max_tensors=room) for rank in range(world)]
 
     def has(self, step: str) -> bool:
@@ -43,38 +42,51 @@ class TrtllmWriter:
         return all(step in rank.finished_steps for _, rank in self._ranks_of(self._stage_of_step(step)))
 
     def write_embedding(self, weight: torch.Tensor) -> None:
-        """Write the embedding to the first stage."""
-        cast = as_dtype(weight, self.dtype, "transformer.vocab_embedding")
-        self._write("embedding", lambda _: {"transformer.vocab_embedding.weight": cast})
+        """Write the embedding to the first stage, each rank its rows of it."""
+        name = "transformer.vocab_embedding"
+        self._write("embedding", lambda rank: {f"{name}.weight": self._vocabulary_rows(weight, rank, name)})
 
     def write_layer(self, layer: Layer) -> None:
         """Write a layer, under its number within its stage."""
         _, local = sharding.stage_of(self.plan.sharding, self.spec.num_layers, layer.index)
+        prefix = f"transformer.layers.{local}."
 
         def tensors(tp_rank: int) -> dict[str, torch.Tensor]:
-            return {f"transformer.layers.{local}.{name}": t for name, t in self._layer_tensors(layer, tp_rank)}
+            return {f"{prefix}{name}": tensor for name, tensor in layer_tensors(self.plan, layer, tp_rank=tp_rank)}
 
         self._write(f"layer {layer.index}", tensors)
 
     def write_head(self, norm: torch.Tensor, head: torch.Tensor) -> None:
         """Write the final norm and the output matrix to the last stage."""
-        # A tied head is written out as well: trtllm-build shares equal constants, and needs both names for tp > 1.
-        ends = {
-            "transformer.ln_f.weight": as_dtype(norm, self.dtype, "transformer.ln_f"),
-            "lm_head.weight": as_dtype(head, self.dtype, "lm_head"),
-        }
-        self._write("head", lambda _: ends)
 
-    def finish(self, assignment: Assignment) -> None:
+        # A tied head is written out as well: trtllm-build shares equal constants, and needs both names for tp > 1.
+        def tensors(tp_rank: int) -> dict[str, torch.Tensor]:
+            return {
+                "transformer.ln_f.weight": as_dtype(norm, self.dtype, "transformer.ln_f"),
+                "lm_head.weight": self._vocabulary_rows(head, tp_rank, "lm_head"),
+            }
+
+        self._write("head", tensors)
+
+    def finish(self) -> None:
         """Write the headers and, last, config.json."""
         for rank in self.ranks:
             rank.finish()
-        write_json(self.work / "config.json", checkpoint_config(self.plan, assignment))
+        for name, document in self.files.items():
+            write_json(self.work / name, document)
 
     def close(self) -> None:
         """Close the rank files without finishing: what their journals have can be resumed."""
         for rank in self.ranks:
             rank.close()
+
+    def _vocabulary_rows(self, weight: torch.Tensor, tp_rank: int, name: str) -> torch.Tensor:
+        """Return a rank's share of [vocab, hidden], with rows of zeros behind the last where tp does not divide."""
+        import torch
+
+        share = -(-weight.shape[0] // self.plan.sharding.tp)
+        rows = as_dtype(weight[tp_rank * share : (tp_rank + 1) * share], self.dtype, name)
+        return torch.nn.functional.pad(rows, (0, 0, 0, share - rows.shape[0])) if rows.shape[0] < share else rows
 
     def _write(self, step: str, tensors: Callable[[int], dict[str, torch.Tensor]]) -> None:
         for tp_rank, rank in self._ranks_of(self._stage_of_step(step)):
@@ -91,30 +103,11 @@ class TrtllmWriter:
             return sharding.stage_of(self.plan.sharding, self.spec.num_layers, int(step.split()[1]))[0]
         return 0 if step == "embedding" else self.plan.sharding.pp - 1
 
-    def _layer_tensors(self, layer: Layer, tp_rank: int) -> Iterator[tuple[str, torch.Tensor]]:
-        for module, names in parts.modules(self.spec, layer.index).items():
-            local = [
-                sharding.local_part(self.spec, self.plan.sharding, name, layer.linears[name], tp_rank=tp_rank)
-                for name in names
-            ]
-            held = [linear for linear in local if linear is not None]
-            if held:
-                yield from self._linear_tensors(module, joined_rows(held))
-        for name, tensor in layer.tensors.items():
-            is_kept = name in FLOAT32_TENSORS
-            cast = tensor if is_kept else as_dtype(tensor, self.dtype, f"{name} of layer {layer.index}")
-            yield f"{name}.weight", cast
 
-    def _linear_tensors(self, module: str, linear: Linear) -> Iterator[tuple[str, torch.Tensor]]:
-        form = quant.format_of(linear.algo)
-        for field, name in form.trtllm_names.items():
-            tensor = getattr(linear, field)
-            if tensor is None:
-                continue
-            if field == "weight":
-                tensor = form.pack(tensor)
-            elif field == "bias":
-                tensor = as_dtype(tensor, self.dtype, f"{module}.bias")
-            elif tensor.dim() == 0:
-                tensor = tensor.reshape(form.trtllm_scalar_shape)
-            yield f"{module}.{name}", tensor
+def _tensors_of(spec: ModelSpec) -> int:
+    """Return the most tensors that one rank can hold; experts are stacked."""
+    total = TENSORS_AT_ENDS
+    for layer in range(spec.num_layers):
+        stacked = {".".join(m.split(".")[:: 3 if "experts" in m else 1]) for m in parts.modules(spec, layer)}
+        total += TENSORS_PER_LINEAR * len(stacked) + TENSORS_BESIDE
+    return total

@@ -29,13 +29,13 @@ class Writer(Protocol):
     def write_head(self, norm: torch.Tensor, head: torch.Tensor) -> None:
         """Write the final norm (offset added) and the output matrix [vocab, hidden]."""
 
-    def finish(self, assignment: Assignment) -> None:
+    def finish(self) -> None:
         """Complete the files; config.json comes last."""
 
     def close(self) -> None:
         """Let go of the files, finished or not."""
 
 
-def open_writer(plan: ConversionPlan, work: Path) -> Writer:
-    """Return the writer of a plan's layout."""
-    return TrtllmWriter(plan, work)
+def open_writer(plan: ConversionPlan, work: Path, *, assignment: Assignment) -> Writer:
+    """Return the writer of a plan's layout; raises PlanInfeasible when that cannot hold the assignment."""
+    return TrtllmWriter(plan, work, assignment)

@@ -2,14 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 from toolkit.quant import float8
+from toolkit.quant.statistics import InputStatistics, Wanted
 from toolkit.registry import pick
 
 if TYPE_CHECKING:
     import torch
+
+INT8_MAX = 127.0
+#: What calibration watches, by the decoder's names, and the scales that are made of it.
+SCALE_OF = {"attention.keys": "attention.k_scale", "attention.values": "attention.v_scale"}
+WATCHED = dict.fromkeys(SCALE_OF, Wanted.AMAX)
+
+
+def scales(kind: str, statistics: Mapping[str, InputStatistics]) -> dict[str, float]:
+    """Return the scales of keys and values for `fp8` or `int8`; fp8's is 1 where nothing was measured.
+
+    E4M3 keeps its precision over a wide range, so its scale only grows where values would saturate: ModelOpt's rule.
+    """
+    amax = {name: statistics[name].amax for name in SCALE_OF if name in statistics}
+    if kind == "fp8":
+        return {scale: max(1.0, amax.get(name, 0.0) / float8.MAX) for name, scale in SCALE_OF.items()}
+    return {scale: (amax[name] or INT8_MAX) / INT8_MAX for name, scale in SCALE_OF.items()}
 
 
 def _fp8(values: torch.Tensor, scale: float) -> torch.Tensor:
