@@ -4,8 +4,8 @@
         [--formats fp8 int8_sq nvfp4 int4] [--rounds 3] [--dtypes auto float32] [--rows 16]
 
 Both read 16 x 512 tokens. ModelOpt runs once for each of --dtypes: `auto` loads the checkpoint's own dtype, as its
-examples do, and `float32` is faster on a CPU without 16-bit arithmetic. Times are of whole processes; memory is the peak
-resident set (RSS), which counts pages of mapped files as well. Rounds are interleaved.
+examples do, and `float32` is faster on a CPU without 16-bit arithmetic. Times are of whole processes; memory is
+the peak resident set (RSS), which counts pages of mapped files as well. Rounds are interleaved.
 """
 
 from __future__ import annotations

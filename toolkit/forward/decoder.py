@@ -10,6 +10,7 @@ from toolkit.errors import PlanInfeasible
 from toolkit.forward import moe
 from toolkit.forward.rotary import Rotary
 from toolkit.quant.format import run
+from toolkit.quant.product import product
 from toolkit.specs import ModelSpec
 from toolkit.weights import Layer
 
@@ -76,7 +77,7 @@ class Decoder:
 
     def logits(self, hidden: torch.Tensor, norm: torch.Tensor, head: torch.Tensor) -> torch.Tensor:
         """Return float32 logits of final hidden states, for the float32 norm weight and head [vocab, hidden]."""
-        return _capped(self.norm(hidden, norm) @ head.T, self.spec.logit_softcap)
+        return _capped(product(self.norm(hidden, norm), head), self.spec.logit_softcap)
 
     def layer(
         self, layer: Layer, hidden: torch.Tensor, *, tap: Tap = no_tap, cache: KVCache | None = None, start: int = 0
@@ -108,13 +109,13 @@ class Decoder:
     ) -> torch.Tensor:
         tap("attention.qkv", inputs)
         queries, keys, values = (self._heads(layer, part, inputs) for part in "qkv")
-        tap("attention.keys", keys)
-        tap("attention.values", values)
         if self.spec.has_qk_norm:
             queries = self.norm(queries, layer.tensors["attention.q_layernorm"])
             keys = self.norm(keys, layer.tensors["attention.k_layernorm"])
         is_local = self.spec.window_of(layer.index) is not None
         queries, keys = (self._rotary.turned(heads, start, is_local=is_local) for heads in (queries, keys))
+        tap("attention.keys", keys)
+        tap("attention.values", values)
         if self._stored is not None:
             keys = self._stored(keys, layer.scalars["attention.k_scale"])
             values = self._stored(values, layer.scalars["attention.v_scale"])

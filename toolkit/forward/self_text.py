@@ -13,6 +13,7 @@ from toolkit.files import written_whole
 from toolkit.forward.decoder import Decoder, KVCache
 from toolkit.forward.prompts import OPENINGS, QUESTIONS
 from toolkit.specs import CalibrationSpec, ModelSpec, Progress
+from toolkit.specs.parts import parameters
 from toolkit.templating import chat_prompt, chat_template
 from toolkit.weights import Layer
 
@@ -85,11 +86,17 @@ class SelfWriter:
         for index, cache in enumerate(caches):
             layer = self._piece(index, partial(self._resident_layer, index))
             hidden = decoder.layer(layer, hidden, cache=cache, start=start)
-        head = self._piece("head", lambda: self.weights.head().float().to(hidden.device))
+        head = self._piece("head", lambda: self._head().to(hidden.device))
         return decoder.logits(hidden[:, -1], self._piece("norm", self.weights.final_norm), head)
 
     def _resident_layer(self, index: int) -> Layer:
-        return self.weights.layer(index).as_float32()
+        """Cast a layer once where it stays; what is read again for each token is cast in blocks as it is used."""
+        layer = self.weights.layer(index)
+        return layer.as_float32() if self._is_resident else layer
+
+    def _head(self) -> torch.Tensor:
+        head = self.weights.head()
+        return head.float() if self._is_resident else head
 
     def _starts(self, calibration: CalibrationSpec, tokenizer_dir: Path) -> list[list[int]]:
         """Return the first tokens of each sample: openings and questions take turns."""
@@ -139,9 +146,7 @@ def load_ids(path: Path) -> torch.Tensor:
 
 
 def _float32_bytes(spec: ModelSpec) -> int:
-    attention = spec.hidden_size * spec.head_dim * (2 * spec.num_heads + 2 * spec.num_kv_heads)
-    layers = spec.num_layers * (attention + 3 * spec.hidden_size * spec.intermediate_size)
-    return 4 * (layers + spec.vocab_size * spec.hidden_size)
+    return 4 * (parameters(spec) + spec.vocab_size * spec.hidden_size)
 
 
 def _available_bytes() -> int:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from toolkit.quant.product import product
 from toolkit.weights import Linear
 
 if TYPE_CHECKING:
@@ -61,9 +62,8 @@ class WeightFormat:
 
 def run(linear: Linear, inputs: torch.Tensor, form: WeightFormat) -> torch.Tensor:
     """Return x W' + b in float32, for float32 inputs [..., K], with the format's own rounding of weight and input."""
-    import torch
-
     if linear.prequant is not None:
         inputs = inputs * linear.prequant.float()
     bias = None if linear.bias is None else linear.bias.float()
-    return torch.nn.functional.linear(form.quantize_input(inputs, linear), form.dequantize(linear), bias)
+    weight = linear.weight if linear.algo is None else form.dequantize(linear)
+    return product(form.quantize_input(inputs, linear), weight, bias)
