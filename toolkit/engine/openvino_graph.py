@@ -72,9 +72,9 @@ def _layer(spec: ModelSpec, attention: Attention, hidden: Any, index: int) -> An
         return normed(values, weights, f"{prefix}{name}", eps=spec.norm_eps)
 
     def mlp(values: Any) -> Any:
-        # config.json does not say which layers of a mixture are dense; the router's tensor does.
-        is_mixture = spec.moe is not None and f"{prefix}mlp.router.weight" in weights.checkpoint
-        return mixture(spec, weights, values, prefix) if is_mixture else dense(spec, weights, values, f"{prefix}mlp.")
+        if spec.moe:
+            return mixture(spec, weights, values, prefix)
+        return dense(spec, weights, values, f"{prefix}mlp.")
 
     attended = attention(norm(hidden, "input_layernorm"), index)
     if not spec.has_sandwich_norms:

@@ -6,8 +6,10 @@ from importlib import metadata
 from pathlib import Path
 
 from toolkit.engine.checkpoint_reader import CheckpointReader
+from toolkit.engine.checkpoint_spec import spec_of
 from toolkit.engine.openvino_files import save_ir
 from toolkit.engine.openvino_graph import decoder_model
+from toolkit.engine.openvino_paged import need_windows
 from toolkit.engine.openvino_tokenizer import save_tokenizer
 from toolkit.engine.toolchain import CHECKPOINT, ENGINE, TOKENIZER, Toolchain
 from toolkit.files import write_json
@@ -22,7 +24,9 @@ def compile_ir(plan: BuildPlan, folder: Path, progress: Progress) -> None:
     target = folder / ENGINE
     target.mkdir(parents=True, exist_ok=True)
     progress(STEP, 0, 3)
-    model, weights = decoder_model(CheckpointReader(folder / CHECKPOINT))
+    checkpoint = CheckpointReader(folder / CHECKPOINT)
+    model, weights = decoder_model(checkpoint, max_seq_len=plan.limits.max_seq_len)
+    need_windows(model, spec_of(checkpoint.config))
     progress(STEP, 1, 3)
     save_ir(model, target / "openvino_model.xml")
     del model, weights
