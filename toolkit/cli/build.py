@@ -9,6 +9,7 @@ import click
 
 from toolkit.cli import output
 from toolkit.cli.model_options import conversion_plan, need_packages, quantization_options
+from toolkit.cli.source_options import KEEP
 from toolkit.specs import BuildPlan, EngineManifest, ModelSource
 
 EPILOG = output.examples(
@@ -58,7 +59,8 @@ def check_names(options: dict[str, Any]) -> None:
     from toolkit import gpus, plan, quant, releases
 
     target = plan.Target(gpu=gpus.get(options["gpu"]), release=releases.get(options["release"]), flow=options["flow"])
-    plan.check_target(target, quant.get(options["quant"]), recipes=quant.catalogue())
+    if options["quant"] != KEEP:  # else only the weights say what it is
+        plan.check_target(target, quant.get(options["quant"]), recipes=quant.catalogue())
 
 
 def plan_of(source: ModelSource, options: dict[str, Any]) -> BuildPlan:
@@ -73,7 +75,7 @@ def plan_of(source: ModelSource, options: dict[str, Any]) -> BuildPlan:
     )
     if target.gpu.is_cpu:
         options = {**options, "kv_cache": _cpu_kv_cache(options["kv_cache"])}
-    converted = conversion_plan(models.read(source), options)
+    converted = conversion_plan(models.read(source), options, source)
     return plan.make(converted, target, asked, recipes=quant.catalogue())
 
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
 import click
 
-from toolkit.specs import CalibrationSpec, ConversionPlan, ModelSpec, Sharding
+from toolkit.specs import CalibrationSpec, ConversionPlan, ModelSource, ModelSpec, Sharding
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -85,14 +86,15 @@ def layout_options(command: F) -> F:
     return command
 
 
-def conversion_plan(model: ModelSpec, options: dict[str, Any]) -> ConversionPlan:
-    """Return the ConversionPlan that the options ask for, and say the group size when it is not the usual one."""
-    from toolkit import plan, quant
-    from toolkit.cli import output
+def conversion_plan(model: ModelSpec, options: dict[str, Any], source: ModelSource) -> ConversionPlan:
+    """Return the ConversionPlan that the options ask for, and say what the user would not expect."""
+    from toolkit import convert, plan
+    from toolkit.cli import output, source_options
 
-    recipe = quant.get(options["quant"])
+    found = convert.survey_of(source, model)
+    recipe = source_options.recipe_of(options["quant"], found, options.get("layout", "trtllm"))
     asked = plan.AskedCheckpoint(
-        group_size=options["group_size"],
+        group_size=options["group_size"] or source_options.group_size_of(recipe, found),
         dtype=options["dtype"],
         device=options["device"],
         layout=options.get("layout", "trtllm"),
@@ -104,6 +106,9 @@ def conversion_plan(model: ModelSpec, options: dict[str, Any]) -> ConversionPlan
     made = plan.conversion(
         model, recipe, asked=asked, calibration=_calibration(model, options) if is_calibrated else None
     )
+    made = dataclasses.replace(made, is_source_kept=options["quant"] == source_options.KEEP)
+    if found:
+        output.note(source_options.sentence(convert.outlook_of(made, source), made))
     for choice in made.choices:
         if choice.name == "group_size" and made.group_size != recipe.default_group_size:
             output.note(f"Group size {choice.value}: {choice.reason}.")

@@ -10,6 +10,7 @@ import click
 
 from toolkit.cli import output
 from toolkit.cli.model_options import conversion_plan, layout_options, need_packages, quantization_options
+from toolkit.cli.source_options import facts
 
 EPILOG = output.examples(
     "trtk quantize demo --quant int4 -o checkpoints/demo-int4",
@@ -36,7 +37,7 @@ def quantize(model: str, folder: Path, as_json: bool, **options: Any) -> None:
     started = time.monotonic()
     with output.progress() as progress:
         source = models.locate(model, progress=progress)
-        converted = conversion_plan(models.read(source), options)
+        converted = conversion_plan(models.read(source), options, source)
         needed = plan.memory.checkpoint_bytes(converted.model, converted.recipe, converted.group_size)
         is_new = convert.run(converted, source, folder, weights_bytes=needed, progress=progress)
     size = sum(file.stat().st_size for file in folder.glob("*.safetensors"))
@@ -55,6 +56,7 @@ def quantize(model: str, folder: Path, as_json: bool, **options: Any) -> None:
         "dtype": converted.dtype,
         "model": source.name,
         "revision": source.revision,
+        **facts(converted, source),
         "bytes": size,
         "is_reused": not is_new,
         "duration_s": round(duration_s, 3),

@@ -11,10 +11,11 @@ import shutil
 from pathlib import Path
 
 from toolkit.convert.conversion import Conversion
+from toolkit.convert.kept import outlook_of, survey_of
 from toolkit.files import FolderLock, canonical_json, need_free_bytes, replace_folder, sha256_text, write_json
 from toolkit.specs import ConversionPlan, ModelSource, Progress, no_progress, to_json
 
-__all__ = ["run", "source_fingerprint"]
+__all__ = ["outlook_of", "run", "source_fingerprint", "survey_of"]
 
 #: Bump when the same plan would give other bytes.
 FORMAT_VERSION = 1

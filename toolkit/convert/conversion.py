@@ -12,10 +12,13 @@ from toolkit.checkpoint.assignment import Assignment, assign
 from toolkit.checkpoint.shards import Shards
 from toolkit.checkpoint.source import SourceModel
 from toolkit.checkpoint.writer import Writer, open_writer
+from toolkit.convert import kept
+from toolkit.convert.passing import as_kept
 from toolkit.errors import PlanInfeasible
 from toolkit.forward.calibration import CalibrationPass, from_file
 from toolkit.forward.self_text import SELF, SelfWriter, load_ids, save_ids
 from toolkit.models import family_of, parts
+from toolkit.quant import kv_cache
 from toolkit.quant.algorithm import LinearGroup, Settings
 from toolkit.quant.float16 import as_dtype
 from toolkit.quant.statistics import Wanted
@@ -37,14 +40,15 @@ class Conversion:
         self.plan, self.work, self.folder = plan, work, Path(source.path)
         names = family_of(plan.model.architecture).tensors
         self.source = SourceModel(Shards(self.folder), names, plan.model, device=plan.device)
+        self.outlook = kept.Outlook()
         self.settings = Settings(dtype=getattr(torch, plan.dtype), group_size=plan.group_size)
 
     def write(self, progress: Progress) -> None:
         """Write the weights, tokenizer files and config.json (last)."""
         import torch
 
-        writer = open_writer(self.plan, self.work)
-        assignment = assign(self.plan)
+        assignment = self._assigned()
+        writer = open_writer(self.plan, self.work, assignment=assignment)
         try:
             with torch.inference_mode():
                 if not writer.has("embedding"):
@@ -54,14 +58,21 @@ class Conversion:
                     writer.write_head(self.source.final_norm(), self.source.head())
             (self.work / "calibration.safetensors").unlink(missing_ok=True)
             self._copy_tokenizer()
-            writer.finish(assignment)
+            writer.finish()
         finally:
             writer.close()
+
+    def _assigned(self) -> Assignment:
+        """Return the recipe of every group, and remember which groups pass through as the source has them."""
+        assignment = assign(self.plan)
+        self.outlook = kept.outlook(self.plan, kept.survey(self.source), assignment)
+        return kept.assignment_of_kept(assignment, self.outlook.kept) if self.plan.is_source_kept else assignment
 
     def _write_layers(self, writer: Writer, assignment: Assignment, progress: Progress) -> None:
         spec = self.plan.model
         step = f"Quantize to {self.plan.recipe.name}"
-        pass_ = self._calibration(progress)
+        is_read = any(self._wanted(assignment, index) for index in range(spec.num_layers))
+        pass_ = self._calibration(progress) if is_read or self.plan.kv_cache == "int8" else None
         for index in range(spec.num_layers):
             progress(step, index, spec.num_layers)
             is_done = writer.has(f"layer {index}")
@@ -69,30 +80,37 @@ class Conversion:
                 continue
             layer = self.source.layer(index)
             wanted = {} if is_done else self._wanted(assignment, index)
-            statistics = pass_.through(layer, wanted) if pass_ else {}
+            statistics = pass_.through(_in_float(layer), wanted) if pass_ else {}
             if not is_done:
                 writer.write_layer(self._quantized(layer, assignment, statistics))
         progress(step, spec.num_layers, spec.num_layers)
 
     def _wanted(self, assignment: Assignment, index: int) -> dict[str, Wanted]:
         groups = parts.groups(self.plan.model, index)
-        recipes = {group: assignment.of[index, group] for group in groups}
-        return {group: quant.algorithm(recipe).wanted for group, recipe in recipes.items() if recipe}
+        recipes = {group: assignment.of[index, group] for group in groups if (index, group) not in self.outlook.kept}
+        kinds = {group: quant.algorithm(recipe).wanted for group, recipe in recipes.items() if recipe}
+        cached = kv_cache.WATCHED if self.plan.kv_cache else {}
+        return {group: wanted for group, wanted in {**kinds, **cached}.items() if wanted}
 
     def _quantized(self, layer: Layer, assignment: Assignment, statistics: dict[str, InputStatistics]) -> Layer:
         linears: dict[str, Linear] = {}
         for name, members in parts.groups(self.plan.model, layer.index).items():
             recipe = assignment.of[layer.index, name] or quant.get("fp16")
-            group = LinearGroup(
-                layer=layer.index,
-                name=name,
-                weights={part: layer.linears[part].weight for part in members},
-                statistics=statistics.get(name),
-            )
-            made = quant.algorithm(recipe).quantize(group, self.settings)
+            if (layer.index, name) in self.outlook.kept:
+                stored = {part: layer.linears[part] for part in members}
+                made = as_kept(stored, self.plan, self.settings.dtype)
+            else:
+                group = LinearGroup(
+                    layer=layer.index,
+                    name=name,
+                    weights={part: quant.as_float(layer.linears[part]).weight for part in members},
+                    statistics=statistics.get(name),
+                )
+                made = quant.algorithm(recipe).quantize(group, self.settings)
             for part, linear in made.items():
                 linears[part] = dataclasses.replace(linear, bias=self._bias(layer, part))
-        return dataclasses.replace(layer, linears=linears)
+        scalars = kv_cache.scales(self.plan.kv_cache, statistics) if self.plan.kv_cache else {}
+        return dataclasses.replace(layer, linears=linears, scalars=scalars)
 
     def _bias(self, layer: Layer, part: str) -> torch.Tensor | None:
         bias = layer.linears[part].bias
@@ -108,11 +126,11 @@ class Conversion:
         assert asked, "the caller checked"
         if asked.source != SELF:
             return from_file(asked, self.tokenizer_json, spec.vocab_size)
-        kept = self.work / "calibration.safetensors"
-        if not kept.is_file():
-            ids = SelfWriter(self.source, spec).write(asked, self.tokenizer_json.parent, progress)
-            save_ids(kept, ids)
-        return load_ids(kept)  # an interrupted conversion goes on with the text it had
+        path = self.work / "calibration.safetensors"
+        if not path.is_file():
+            ids = SelfWriter(self.source.in_float(), spec).write(asked, self.tokenizer_json.parent, progress)
+            save_ids(path, ids)
+        return load_ids(path)  # an interrupted conversion goes on with the text it had
 
     @property
     def tokenizer_json(self) -> Path:
@@ -132,3 +150,8 @@ class Conversion:
             if (self.folder / name).is_file():
                 shutil.copyfile(self.folder / name, folder / name)
         shutil.copyfile(self.folder / "config.json", folder / "config.json")
+
+
+def _in_float(layer: Layer) -> Layer:
+    """Return a layer whose quantized linears are float ones: what calibration measures is the model's own input."""
+    return dataclasses.replace(layer, linears={part: quant.as_float(each) for part, each in layer.linears.items()})

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from toolkit.checkpoint.assignment import Assignment
+from toolkit.checkpoint.assignment import Assignment, assign
 from toolkit.checkpoint.shards import Shards
 from toolkit.checkpoint.source import SourceModel
 from toolkit.checkpoint.stored import Kind, quantization_config
@@ -61,6 +61,11 @@ def survey_of(source: ModelSource, spec: ModelSpec) -> Survey | None:
     if quantization_config(folder) is None:
         return None
     return survey(SourceModel(Shards(folder), family_of(spec.architecture).tensors, spec))
+
+
+def outlook_of(plan: ConversionPlan, source: ModelSource) -> Outlook:
+    """Return the outlook of a located model; a search may still change it."""
+    return outlook(plan, survey_of(source, plan.model), assign(plan))
 
 
 def outlook(plan: ConversionPlan, found: Survey | None, assignment: Assignment) -> Outlook:
