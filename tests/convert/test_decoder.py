@@ -4,8 +4,9 @@ from pathlib import Path
 
 import pytest
 import torch
+import transformers
 
-from tests.conftest import save_model
+from tests.conftest import ARCHITECTURE_SETTINGS, read_back, save_model
 from toolkit import models
 from toolkit.checkpoint.shards import Shards
 from toolkit.checkpoint.source import SourceModel
@@ -133,6 +134,38 @@ def test_logits_equal_hugging_faces(tmp_path, changes):
     """Weights are large, so that heads look at single tokens: near-uniform attention would hide most mistakes."""
     original = save_model(tmp_path, **{"initializer_range": 0.1, **changes})
     ids = torch.randint(0, 320, (2, LENGTH), generator=torch.Generator().manual_seed(0))
+
+    with torch.inference_mode():
+        theirs = original(ids).logits
+        torch.testing.assert_close(our_logits(tmp_path, ids), theirs, atol=1e-4 * theirs.abs().max().item(), rtol=1e-4)
+
+
+def test_the_text_model_of_a_multimodal_gemma_3_speaks_as_the_whole_does(tmp_path):
+    text = {
+        "vocab_size": 320,
+        "hidden_size": 128,
+        "intermediate_size": 256,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "initializer_range": 0.1,
+        **ARCHITECTURE_SETTINGS["Gemma3ForCausalLM"],
+    }
+    vision = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 1, "num_attention_heads": 2}
+    vision |= {"image_size": 28, "patch_size": 14}
+    torch.manual_seed(1)
+    architecture = "Gemma3ForConditionalGeneration"
+    config = transformers.Gemma3Config(
+        text_config=text,
+        vision_config={"model_type": "siglip_vision_model", **vision},
+        image_token_index=319,
+        boi_token_index=317,
+        eoi_token_index=318,
+        mm_tokens_per_image=4,
+    )
+    getattr(transformers, architecture)(config).half().save_pretrained(tmp_path)
+    original = read_back(tmp_path, architecture)
+    ids = torch.randint(0, 300, (2, LENGTH), generator=torch.Generator().manual_seed(0))
 
     with torch.inference_mode():
         theirs = original(ids).logits
