@@ -42,33 +42,92 @@ def effective(tensors: dict[str, torch.Tensor], module: str) -> torch.Tensor:
     return weight.float()
 
 
+#: TensorRT-LLM's norms below the layer → Hugging Face's; a family has some of them.
+NORMS = {
+    "input_layernorm": "input_layernorm",
+    "post_layernorm": "post_attention_layernorm",
+    "pre_feedforward_layernorm": "pre_feedforward_layernorm",
+    "post_feedforward_layernorm": "post_feedforward_layernorm",
+    "attention.q_layernorm": "self_attn.q_norm",
+    "attention.k_layernorm": "self_attn.k_norm",
+}
+#: Names of the activated branch, the other one and the way back, of expert E, and of the router.
+MIXTRAL = ("block_sparse_moe.experts.E.w1", "block_sparse_moe.experts.E.w3", "block_sparse_moe.experts.E.w2")
+QWEN = ("mlp.experts.E.gate_proj", "mlp.experts.E.up_proj", "mlp.experts.E.down_proj")
+
+
 def hf_state(folder: Path, spec: ModelSpec) -> dict[str, torch.Tensor]:
-    """Return Hugging Face's state dict of a checkpoint, split and renamed by the format's rules, typed out here."""
+    """Return a checkpoint under Hugging Face's names, split and renamed by the format's rules, typed out here.
+
+    Gemma's norms are stored with 1 added, and its head is its embedding.
+    """
     tensors = load_file(folder / "rank0.safetensors")
+    offset = 1.0 if spec.architecture.startswith("Gemma") else 0.0
     state = {
         "model.embed_tokens.weight": tensors["transformer.vocab_embedding.weight"].float(),
-        "model.norm.weight": tensors["transformer.ln_f.weight"].float(),
+        "model.norm.weight": tensors["transformer.ln_f.weight"].float() - offset,
         "lm_head.weight": tensors["lm_head.weight"].float(),
     }
-    queries, keys = spec.num_heads * spec.head_dim, spec.num_kv_heads * spec.head_dim
     for i in range(spec.num_layers):
         ours, theirs = f"transformer.layers.{i}.", f"model.layers.{i}."
-        qkv = effective(tensors, ours + "attention.qkv")
-        for name, part in zip("qkv", qkv.split([queries, keys, keys]), strict=True):
-            state[f"{theirs}self_attn.{name}_proj.weight"] = part
-        if f"{ours}attention.qkv.bias" in tensors:
-            parts = tensors[f"{ours}attention.qkv.bias"].float().split([queries, keys, keys])
-            for name, part in zip("qkv", parts, strict=True):
-                state[f"{theirs}self_attn.{name}_proj.bias"] = part
-        for ours_name, theirs_name in (
-            ("attention.dense", "self_attn.o_proj"),
-            ("mlp.fc", "mlp.gate_proj"),
-            ("mlp.gate", "mlp.up_proj"),
-            ("mlp.proj", "mlp.down_proj"),
-        ):
-            state[f"{theirs}{theirs_name}.weight"] = effective(tensors, ours + ours_name)
-            if f"{ours}{ours_name}.bias" in tensors:
-                state[f"{theirs}{theirs_name}.bias"] = tensors[f"{ours}{ours_name}.bias"].float()
-        state[f"{theirs}input_layernorm.weight"] = tensors[f"{ours}input_layernorm.weight"].float()
-        state[f"{theirs}post_attention_layernorm.weight"] = tensors[f"{ours}post_layernorm.weight"].float()
+        found = _attention(tensors, ours, spec) | _mlp(tensors, ours, spec)
+        for ours_name, theirs_name in NORMS.items():
+            if f"{ours}{ours_name}.weight" in tensors:
+                found[f"{theirs_name}.weight"] = tensors[f"{ours}{ours_name}.weight"].float() - offset
+        state |= {f"{theirs}{name}": tensor for name, tensor in found.items()}
     return state
+
+
+def _attention(tensors: dict[str, torch.Tensor], layer: str, spec: ModelSpec) -> dict[str, torch.Tensor]:
+    """Undo the fusion of q, k and v, which Phi-3 has in Hugging Face's model too."""
+    state = _linear(tensors, f"{layer}attention.dense", "self_attn.o_proj")
+    whole = _linear(tensors, f"{layer}attention.qkv", "self_attn.qkv_proj")
+    if spec.architecture == "Phi3ForCausalLM":
+        return state | whole
+    queries, keys = spec.num_heads * spec.head_dim, spec.num_kv_heads * spec.head_dim
+    for name, tensor in whole.items():
+        for part, rows in zip("qkv", tensor.split([queries, keys, keys]), strict=True):
+            state[name.replace("qkv_proj", f"{part}_proj")] = rows
+    return state
+
+
+def _mlp(tensors: dict[str, torch.Tensor], layer: str, spec: ModelSpec) -> dict[str, torch.Tensor]:
+    """`fc` is the activated branch (HF's gate_proj) and `gate` the other; a module with both is [up ; gate]."""
+    if f"{layer}mlp.router.weight" in tensors:
+        return _mixture(tensors, layer, spec)
+    if spec.architecture == "Phi3ForCausalLM":
+        up, gate = effective(tensors, f"{layer}mlp.fc").chunk(2)
+        down = effective(tensors, f"{layer}mlp.proj")
+        return {"mlp.gate_up_proj.weight": torch.cat((gate, up)), "mlp.down_proj.weight": down}
+    return {
+        **_linear(tensors, f"{layer}mlp.fc", "mlp.gate_proj"),
+        **_linear(tensors, f"{layer}mlp.gate", "mlp.up_proj"),
+        **_linear(tensors, f"{layer}mlp.proj", "mlp.down_proj"),
+    }
+
+
+def _mixture(tensors: dict[str, torch.Tensor], layer: str, spec: ModelSpec) -> dict[str, torch.Tensor]:
+    """Undo the stacking of experts [E, N, K], 16 bits only."""
+    is_mixtral = spec.architecture == "MixtralForCausalLM"
+    router = tensors[f"{layer}mlp.router.weight"]
+    assert router.dtype == torch.float32
+    state = {"block_sparse_moe.gate.weight" if is_mixtral else "mlp.gate.weight": router}
+    for expert, (fused, proj) in enumerate(
+        zip(tensors[f"{layer}mlp.fc.weight"].float(), tensors[f"{layer}mlp.proj.weight"].float(), strict=True)
+    ):
+        up, gate = fused.chunk(2)
+        for name, weight in zip(MIXTRAL if is_mixtral else QWEN, (gate, up, proj), strict=True):
+            state[f"{name.replace('E', str(expert))}.weight"] = weight
+    if f"{layer}mlp.shared_expert.fc.weight" in tensors:
+        up, gate = effective(tensors, f"{layer}mlp.shared_expert.fc").chunk(2)
+        state["mlp.shared_expert.gate_proj.weight"], state["mlp.shared_expert.up_proj.weight"] = gate, up
+        state["mlp.shared_expert.down_proj.weight"] = effective(tensors, f"{layer}mlp.shared_expert.proj")
+        state["mlp.shared_expert_gate.weight"] = tensors[f"{layer}mlp.shared_expert_gate.weight"].float()
+    return state
+
+
+def _linear(tensors: dict[str, torch.Tensor], module: str, name: str) -> dict[str, torch.Tensor]:
+    found = {f"{name}.weight": effective(tensors, module)}
+    if f"{module}.bias" in tensors:
+        found[f"{name}.bias"] = tensors[f"{module}.bias"].float()
+    return found
