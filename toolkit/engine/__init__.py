@@ -12,12 +12,13 @@ from toolkit.engine.toolchain import CHECKPOINT, ENGINE, REPOSITORY, TOKENIZER, 
 from toolkit.files import sha256_file, write_json
 from toolkit.registry import by_name, entries_in, pick
 from toolkit.specs import (
+    MANIFEST_SCHEMA,
     BuildPlan,
     EngineManifest,
     FileRecord,
     ModelSource,
     Progress,
-    from_json,
+    manifest_from_json,
     no_progress,
     to_json,
 )
@@ -36,7 +37,7 @@ __all__ = [
 ]
 
 MANIFEST = "manifest.json"
-SCHEMA_VERSION = 1
+SHARD_FIELDS = {"name", "size_bytes", "mtime_ns", "sha256"}
 
 
 def toolchain(name: str) -> Toolchain:
@@ -68,7 +69,7 @@ def seal(
         records.append(FileRecord(path=name, size_bytes=path.stat().st_size, sha256=sha256_file(path)))
     progress("Hash the files", len(files), len(files))
     manifest = EngineManifest(
-        schema_version=SCHEMA_VERSION,
+        schema_version=MANIFEST_SCHEMA,
         kind=used.kind,
         name=folder.name.removesuffix(".partial"),
         plan=to_json(plan),
@@ -83,11 +84,11 @@ def seal(
 
 
 def manifest_of(folder: Path) -> EngineManifest | None:
-    """Return the manifest of a finished build, or None."""
-    path = folder / MANIFEST
-    if not path.is_file():
+    """Return the manifest of a finished build; None where there is none, or a damaged or foreign one."""
+    try:
+        return manifest_from_json(json.loads((folder / MANIFEST).read_text(encoding="utf-8")))
+    except (FileNotFoundError, NotADirectoryError, ValueError):
         return None
-    return from_json(EngineManifest, json.loads(path.read_text(encoding="utf-8")))
 
 
 def source_shards(source: ModelSource, *, known: list[dict[str, Any]] | None = None) -> list[dict[str, Any]]:
@@ -109,7 +110,11 @@ def is_current(folder: Path, plan: BuildPlan, source: ModelSource) -> bool:
         return False
     if manifest.tool_versions.get("trtk") != __version__ or manifest.model.get("revision") != source.revision:
         return False
-    known = list(manifest.model["shards"])
+    known = manifest.model.get("shards")
+    if not isinstance(known, list) or not all(
+        isinstance(shard, dict) and set(shard) >= SHARD_FIELDS for shard in known
+    ):
+        return False
     now = source_shards(source, known=known)
     if {shard["sha256"] for shard in now} != {shard["sha256"] for shard in known}:
         return False

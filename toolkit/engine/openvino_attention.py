@@ -49,8 +49,8 @@ class Attention:
             keys = normed(keys, self.weights, prefix + "k_layernorm", eps=spec.norm_eps)
         window = spec.window_of(index)
         tables = self._rotary(is_local=window is not None)
-        untouched = spec.head_dim - (spec.rotary_dim or spec.head_dim)
-        queries, keys = (rotated(part, tables, untouched=untouched) for part in (queries, keys))
+        dim = spec.rotary_dim or spec.head_dim
+        queries, keys = (rotated(part, tables, dim=dim, untouched=spec.head_dim - dim) for part in (queries, keys))
         keys, values = self._remembered(keys, f"key.{index}"), self._remembered(values, f"value.{index}")
         scale = [] if spec.attention_scale is None else [number(spec.attention_scale)]
         context = ops.scaled_dot_product_attention(
@@ -120,15 +120,18 @@ class Attention:
         return ops.reshape(wide, integers([0, heads, -1, size]), special_zero=True)
 
 
-def rotated(heads: Any, tables: tuple[Any, Any], *, untouched: int) -> Any:
-    """Return heads [batch, heads, length, head_dim] turned by position, but for the last UNTOUCHED dimensions."""
+def rotated(heads: Any, tables: tuple[Any, Any], *, dim: int, untouched: int) -> Any:
+    """Return heads [batch, heads, length, dim + untouched], of which the first DIM are turned by position.
+
+    In the form that OpenVINO fuses into one operation.
+    """
     from openvino import opset13 as ops
 
     cos, sin = tables
     turning, rest = heads, []
     if untouched:
-        turning, *rest = ops.variadic_split(heads, integers(-1, []), integers([-1, untouched])).outputs()
-    first, second = ops.split(turning, integers(-1, []), 2).outputs()
+        turning, *rest = ops.variadic_split(heads, integers(3, []), integers([dim, untouched])).outputs()
+    first, second = ops.variadic_split(turning, integers(3, []), integers([dim // 2, dim // 2])).outputs()
     swapped = ops.concat([ops.multiply(second, number(-1.0)), first], -1)
     turned = ops.add(ops.multiply(turning, cos), ops.multiply(swapped, sin))
     return ops.concat([turned, *rest], -1) if rest else turned

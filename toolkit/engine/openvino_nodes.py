@@ -62,5 +62,6 @@ def activated(values: Any, activation: str) -> Any:
     from openvino import opset13 as ops
 
     if activation in {"silu", "swish"}:
-        return ops.swish(values)
+        # OpenVINO's own Swish comes with a beta from Python, and is then not recognized inside a mixture of experts.
+        return ops.multiply(values, ops.sigmoid(values))
     return ops.gelu(values, "tanh" if activation == "gelu_pytorch_tanh" else "erf")
