@@ -8,7 +8,7 @@ import torch
 import transformers
 from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
-from toolkit import models, rope
+from toolkit import models, plan, quant, rope
 from toolkit.errors import PlanInfeasible
 from toolkit.plan import memory
 from toolkit.specs import ModelSource
@@ -484,6 +484,9 @@ def test_gemma_3_4b_is_its_text_model_alone():
     assert spec.eos_token_ids == (1, 106)
     assert spec.dtype == "bfloat16"
     assert models.family_of(spec.architecture).config_fields(spec)["architecture"] == "Gemma3ForCausalLM"
+    asked = plan.AskedCheckpoint(layout="hf")
+    with pytest.raises(PlanInfeasible, match="its language model alone: --format hf would lack the vision tower"):
+        plan.conversion(spec, quant.get("fp16"), asked=asked)
 
 
 LLAMA = HUB["meta-llama/Llama-3.1-8B"][1]

@@ -46,6 +46,12 @@ def check(model: ModelSpec, recipe: QuantRecipe, asked: AskedCheckpoint) -> tupl
             f"cannot be meant with --format {HF}.",
             hint="Leave them out, and give tensor_parallel_size to the server.",
         )
+    if model.is_text_part:
+        raise PlanInfeasible(
+            f"{model.architecture} also sees, and trtk converts its language model alone: --format {HF} would lack the "
+            "vision tower that the config names.",
+            hint=f"Try --format {TRTLLM}, which holds the language model.",
+        )
     shards.check_blocks(model, recipe)
     if recipe.quant_algo in NO_KNOWN_HF_LOADER:
         reason = f"as ModelOpt writes it; no loader of {recipe.quant_algo} in this layout is known"

@@ -54,6 +54,7 @@ class ModelSpec:
     rope_local_theta: float | None = None  # of sliding layers, where it is another than rope_theta
     full_attention_layers: tuple[int, ...] | None = None  # None: every layer slides where there is a window
     moe: MoeSpec | None = None
+    is_text_part: bool = False  # of a model that also sees: only the language model is described
     bos_token_id: int | None = None
     eos_token_ids: tuple[int, ...] = ()
     pad_token_id: int | None = None

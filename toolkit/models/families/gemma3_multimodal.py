@@ -24,7 +24,8 @@ SHARED = ("architectures", "eos_token_id", "bos_token_id", "pad_token_id", "torc
 def describe(config: Mapping[str, Any]) -> ModelSpec:
     """Return the spec of a Gemma3ForConditionalGeneration's language model."""
     shared = {name: config[name] for name in SHARED if name in config}
-    return gemma3_spec({**TEXT_DEFAULTS, **(config.get("text_config") or {}), **shared})
+    spec = gemma3_spec({**TEXT_DEFAULTS, **(config.get("text_config") or {}), **shared})
+    return dataclasses.replace(spec, is_text_part=True)
 
 
 def config_fields(spec: ModelSpec) -> dict[str, Any]:
