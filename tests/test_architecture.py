@@ -15,7 +15,7 @@ ROOMS_ALLOWED = {
     "specs": set(),
     "rope": FLOOR,
     "templating": {"errors"},
-    "registry": {"errors"},
+    "registry": FLOOR,
     "files": {"errors"},
     "workspace": {"errors"},
     "containers": {"errors"},

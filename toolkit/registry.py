@@ -1,15 +1,41 @@
-"""A folder of modules read as a table of named entries."""
+"""A folder of modules, or of TOML files, read as a table of named entries."""
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
 import pkgutil
+import sys
 from collections.abc import Callable, Iterable, Mapping
-from typing import TypeVar
+from pathlib import Path
+from typing import Any, TypeVar
 
 from toolkit.errors import UnknownName
+from toolkit.specs import from_json
 
 N = TypeVar("N")
+
+
+def toml_document(path: Path) -> dict[str, Any]:
+    """Return what a TOML file says."""
+    if sys.version_info >= (3, 11):
+        import tomllib
+    else:
+        import tomli as tomllib
+
+    document: dict[str, Any] = tomllib.loads(path.read_text(encoding="utf-8"))
+    return document
+
+
+def toml_entry(path: Path, kind: type[N]) -> N:
+    """Return the KIND that one TOML file describes, named after the file; a key that KIND does not have is an error."""
+    document = toml_document(path)
+    unknown = document.keys() - {field.name for field in dataclasses.fields(kind)}  # type: ignore[arg-type]
+    if unknown:
+        raise ValueError(f"{path} has keys that {kind.__name__} does not have: {', '.join(sorted(unknown))}")
+    if document.get("name") != path.stem:
+        raise ValueError(f"{path} must have the name {path.stem!r}, not {document.get('name')!r}")
+    return from_json(kind, document)
 
 
 def entries_in(package: str, attribute: str, kind: type[N]) -> list[N]:

@@ -62,7 +62,7 @@ def read(shards: Shards, module: str, block: Block = None) -> Linear:
     algo = kind(shards, module, block).algo
     weight, scale = shards.float8(f"{module}.weight"), shards.tensor(_scale_name(shards, module)).float()
     if block:
-        grid = scale.reshape(_grid(*weight.shape, block))
+        grid = scale.reshape(_grid(weight.shape[0], weight.shape[1], block))
         return Linear(algo=algo, weight=weight, weight_scale=grid) if algo else _dequantized(weight, grid, block)
     if algo == "FP8":
         static = _first(shards, module, INPUT_SCALES)

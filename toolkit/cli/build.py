@@ -44,6 +44,10 @@ def build(model: str, folder: Path | None, dry_run: bool, as_json: bool, **optio
     with output.progress() as progress:
         # The names are checked before anything is fetched.
         check_names(options)
+        if options["device"] != "cpu" and not dry_run:
+            from toolkit import convert
+
+            convert.need_device(options["device"])
         source = models.locate(model, progress=progress)
         plan = plan_of(source, options)
         target = folder or default_folder(model, plan)

@@ -34,8 +34,13 @@ def _steps(plan: BuildPlan, source: ModelSource, work: Path, progress: Progress)
     converted = plan.conversion
     needed = memory.checkpoint_bytes(converted.model, converted.recipe, converted.group_size)
     checkpoint = work / engine.CHECKPOINT
+
+    def quantize() -> None:
+        convert.run(converted, source, checkpoint, weights_bytes=2 * needed, progress=progress)
+        keep_only(checkpoint)
+
     steps: dict[str, Callable[[], object]] = {
-        "quantize": lambda: convert.run(converted, source, checkpoint, weights_bytes=2 * needed, progress=progress),
+        "quantize": quantize,
         "tokenizer": lambda: shutil.copytree(checkpoint / "tokenizer", work / engine.TOKENIZER, dirs_exist_ok=True),
         "compile": lambda: engine.compile_plan(plan, work, progress=progress),
         "repository": lambda: repository.write(repository.render(repository_spec(plan)), work / engine.REPOSITORY),
@@ -46,8 +51,18 @@ def _steps(plan: BuildPlan, source: ModelSource, work: Path, progress: Progress)
         started = time.monotonic()
         step()
         durations[name] = time.monotonic() - started
-    checkpoint.with_name(f".{checkpoint.name}.lock").unlink(missing_ok=True)  # the folder's own lock covers it
     return durations
+
+
+def keep_only(kept: Path) -> None:
+    """Remove everything beside KEPT: what an interrupted build of another plan left would be sealed into this one."""
+    for path in kept.parent.iterdir():
+        if path == kept:
+            continue
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
 
 
 def repository_spec(plan: BuildPlan) -> RepositorySpec:

@@ -34,6 +34,7 @@ def quantize(model: str, folder: Path, as_json: bool, **options: Any) -> None:
     need_packages("torch", "safetensors", "tokenizers")
     from toolkit import convert, models, plan
 
+    convert.need_device(options["device"])
     started = time.monotonic()
     with output.progress() as progress:
         source = models.locate(model, progress=progress)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
 import click
 
@@ -63,26 +62,10 @@ def quickstart(quant: str, is_stopped: bool, as_json: bool) -> None:
 def build_demo(quant: str) -> Path:
     """Build engines/demo-QUANT for the CPU."""
     from toolkit import models, workspace
-    from toolkit.cli.build import check_names, plan_of, run_plan
+    from toolkit.cli.build import build, check_names, plan_of, run_plan
 
-    options: dict[str, Any] = {
-        "gpu": GPU,
-        "quant": quant,
-        "release": "auto",
-        "flow": "auto",
-        "group_size": None,
-        "dtype": "float16",
-        "calib": "self",
-        "calib_samples": None,
-        "calib_length": None,
-        "seed": 0,
-        "device": "cpu",
-        "kv_cache": "auto",
-        "exclude": (),
-        "max_batch_size": None,
-        "max_seq_len": None,
-        "max_num_tokens": None,
-    }
+    # Everything else is as `trtk build` has it when the user says nothing.
+    options = build.make_context("build", [MODEL, "--gpu", GPU, "--quant", quant]).params
     folder = workspace.engine_dir(f"{MODEL}-{workspace.slug(quant)}")
     with output.progress() as progress:
         check_names(options)

@@ -13,9 +13,10 @@ from pathlib import Path
 from toolkit.convert.conversion import Conversion
 from toolkit.convert.kept import outlook_of, survey_of
 from toolkit.files import FolderLock, canonical_json, need_free_bytes, replace_folder, sha256_text, write_json
+from toolkit.forward.device import need_device
 from toolkit.specs import ConversionPlan, ModelSource, Progress, no_progress, to_json
 
-__all__ = ["outlook_of", "run", "source_fingerprint", "survey_of"]
+__all__ = ["need_device", "outlook_of", "run", "source_fingerprint", "survey_of"]
 
 #: Bump when the same plan would give other bytes.
 FORMAT_VERSION = 1
@@ -29,6 +30,7 @@ def run(
 
     Raises BuildError for bad weights and MissingError for a full disk; both leave FOLDER as it was.
     """
+    need_device(plan.device)
     state = canonical_json({"format": FORMAT_VERSION, "plan": to_json(plan), "source": source_fingerprint(source)})
     with FolderLock(folder):
         if _is_same(folder, state):

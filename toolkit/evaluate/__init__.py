@@ -8,6 +8,7 @@ from toolkit import models
 from toolkit.evaluate.comparison import Comparison
 from toolkit.evaluate.opening import open_checkpoint, open_original
 from toolkit.evaluate.text import TextSpec, token_rows
+from toolkit.forward.device import need_device
 from toolkit.specs import Evaluation, ModelSource, Progress, no_progress
 
 __all__ = ["TextSpec", "run"]
@@ -27,6 +28,7 @@ def run(
     """
     import torch
 
+    need_device(device)
     spec = models.read(source)
     opened = open_checkpoint(checkpoint, spec, device=device)
     base = open_original(source, spec, device=device)

@@ -2,20 +2,13 @@
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import re
-import sys
 from pathlib import Path
 
 from toolkit.errors import UnknownName
-from toolkit.registry import by_name
-from toolkit.specs import GpuSpec, from_json
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
+from toolkit.registry import by_name, toml_entry
+from toolkit.specs import GpuSpec
 
 FOLDER = Path(__file__).parent
 #: Words that nvidia-smi, shops and people put before the part of a name that tells cards apart.
@@ -24,13 +17,7 @@ LEADING_WORDS = ("nvidia", "geforce", "tesla", "quadro", "jetson", "rtx")
 
 def read(path: Path) -> GpuSpec:
     """Return the GPU that one TOML file describes; a key that GpuSpec does not have is an error."""
-    document = tomllib.loads(path.read_text(encoding="utf-8"))
-    unknown = document.keys() - {field.name for field in dataclasses.fields(GpuSpec)}
-    if unknown:
-        raise ValueError(f"{path} has keys that GpuSpec does not have: {', '.join(sorted(unknown))}")
-    if document.get("name") != path.stem:
-        raise ValueError(f"{path} must have the name {path.stem!r}, not {document.get('name')!r}")
-    return from_json(GpuSpec, document)
+    return toml_entry(path, GpuSpec)
 
 
 def read_all(folder: Path) -> tuple[GpuSpec, ...]:

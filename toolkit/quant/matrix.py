@@ -3,17 +3,12 @@
 from __future__ import annotations
 
 import functools
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from toolkit.errors import UnknownName
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
+from toolkit.registry import toml_document
 
 PATH = Path(__file__).with_name("support.toml")
 FLOWS = ("engine", "llmapi", "openvino")
@@ -91,6 +86,6 @@ def _row(table: Mapping[str, Any], name: str | None, *, kind: str) -> dict[str, 
 
 @functools.cache
 def _document() -> dict[str, Any]:
-    document: dict[str, Any] = tomllib.loads(PATH.read_text(encoding="utf-8"))
+    document = toml_document(PATH)
     check(document)
     return document

@@ -2,19 +2,12 @@
 
 from __future__ import annotations
 
-import dataclasses
 import functools
-import sys
 from pathlib import Path
 
 from toolkit.errors import UnknownName
-from toolkit.registry import by_name, pick
-from toolkit.specs import Release, from_json
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
+from toolkit.registry import by_name, pick, toml_entry
+from toolkit.specs import Release
 
 FOLDER = Path(__file__).parent
 #: What a user may write for "the one that trtk recommends".
@@ -23,13 +16,7 @@ AUTO = "auto"
 
 def read(path: Path) -> Release:
     """Return the release that one TOML file describes; a key that Release does not have is an error."""
-    document = tomllib.loads(path.read_text(encoding="utf-8"))
-    unknown = document.keys() - {field.name for field in dataclasses.fields(Release)}
-    if unknown:
-        raise ValueError(f"{path} has keys that Release does not have: {', '.join(sorted(unknown))}")
-    if document.get("name") != path.stem:
-        raise ValueError(f"{path} must have the name {path.stem!r}, not {document.get('name')!r}")
-    return from_json(Release, document)
+    return toml_entry(path, Release)
 
 
 @functools.cache

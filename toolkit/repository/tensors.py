@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
+from toolkit.registry import toml_document
 
 FLAGS = {"optional", "ragged", "scalar"}
 
@@ -48,9 +44,8 @@ class Table:
 
 def tables(file: Path, types: Mapping[str, str]) -> dict[str, Table]:
     """Read every model's table; TYPES says what $logits and its like stand for."""
-    document = tomllib.loads(file.read_text(encoding="utf-8"))
     made: dict[str, Table] = {}
-    for model, content in document.items():
+    for model, content in toml_document(file).items():
         made[model] = _table(content, made.get(content.get("like", "")), types)
     return made
 

@@ -52,8 +52,8 @@ def _newest() -> Path:
 
 def _manifest(path: Path) -> EngineManifest:
     try:
-        return specs.from_json(EngineManifest, json.loads(path.read_text(encoding="utf-8")))
-    except (ValueError, TypeError) as error:
+        return specs.manifest_from_json(json.loads(path.read_text(encoding="utf-8")))
+    except ValueError as error:
         raise UsageError(f"{path} is not a manifest of this version of trtk: {error}.", hint="Build again.") from error
 
 

@@ -4,7 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from toolkit.specs.artefacts import Endpoint, EngineManifest, FileRecord, RepositorySpec, ServeSpec
+from toolkit.specs.artefacts import (
+    MANIFEST_SCHEMA,
+    Endpoint,
+    EngineManifest,
+    FileRecord,
+    RepositorySpec,
+    ServeSpec,
+    manifest_from_json,
+)
 from toolkit.specs.catalogue import CPU_SM, STAYS_16_BIT, GpuSpec, QuantRecipe, Release
 from toolkit.specs.evaluation import Evaluation, LayerError, QualityGate, gates_of
 from toolkit.specs.json_values import from_json, to_json
@@ -14,6 +22,7 @@ from toolkit.specs.plans import AutoSpec, BuildPlan, CalibrationSpec, Choice, Co
 
 __all__ = [
     "CPU_SM",
+    "MANIFEST_SCHEMA",
     "STAYS_16_BIT",
     "AutoSpec",
     "BenchReport",
@@ -42,6 +51,7 @@ __all__ = [
     "Sharding",
     "from_json",
     "gates_of",
+    "manifest_from_json",
     "no_progress",
     "to_json",
 ]

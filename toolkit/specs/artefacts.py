@@ -6,6 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from toolkit.specs.json_values import from_json
+
+#: Of manifest.json; a reader refuses another.
+MANIFEST_SCHEMA = 1
+
 
 @dataclass(frozen=True, kw_only=True)
 class FileRecord:
@@ -29,6 +34,24 @@ class EngineManifest:
     durations_s: Mapping[str, float]
     tool_versions: Mapping[str, str]
     is_deferred: bool = False  # True: the engine is compiled on the target, at first start
+
+
+def manifest_from_json(document: Any) -> EngineManifest:
+    """Return the manifest that a JSON document is; raises ValueError with what is wrong for one that is none."""
+    fields = document if isinstance(document, Mapping) else {}
+    version, files = fields.get("schema_version"), fields.get("files")
+    if version != MANIFEST_SCHEMA:
+        raise ValueError(f"its schema_version is {version!r}, not {MANIFEST_SCHEMA}")
+    objects = ("plan", "model", "durations_s", "tool_versions")
+    faults = [name for name in objects if not isinstance(fields.get(name), Mapping)]
+    if not (isinstance(files, list) and all(isinstance(record, Mapping) for record in files)):
+        faults.append("files")
+    if faults:
+        raise ValueError(f"its {', '.join(faults)} are not what a manifest has there")
+    try:
+        return from_json(EngineManifest, fields)
+    except TypeError as error:
+        raise ValueError(str(error)) from error
 
 
 @dataclass(frozen=True, kw_only=True)
