@@ -7,12 +7,13 @@ from typing import Any
 from toolkit import __version__
 from toolkit.checkpoint import trtllm_quantization
 from toolkit.checkpoint.assignment import Assignment
+from toolkit.checkpoint.trtllm_rope import rotary_scaling
 from toolkit.models import family_of
 from toolkit.specs import ConversionPlan
 
 
 def documents(plan: ConversionPlan, assignment: Assignment) -> dict[str, dict[str, Any]]:
-    """Return the JSON files of a checkpoint by name, config.json last; raises PlanInfeasible for what they cannot say."""
+    """Return a checkpoint's JSON files by name, config.json last; raises PlanInfeasible for what they cannot say."""
     found = {}
     if assignment.is_mixed:
         found["quant_cfg.json"] = trtllm_quantization.mixed(plan, assignment)
@@ -39,7 +40,7 @@ def _config(plan: ConversionPlan, assignment: Assignment) -> dict[str, Any]:
         "position_embedding_type": "rope_gpt_neox",
         "max_position_embeddings": model.max_position_embeddings,
         "rotary_base": model.rope_theta,
-        "rotary_scaling": dict(model.rope_scaling) if model.rope_scaling else None,
+        "rotary_scaling": rotary_scaling(model),
         "attn_bias": model.has_qkv_bias,
         "mlp_bias": model.has_mlp_bias,
         "use_parallel_embedding": plan.sharding.tp > 1,

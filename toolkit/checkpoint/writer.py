@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from toolkit.checkpoint.assignment import Assignment
+from toolkit.checkpoint.hf_writer import HfWriter
 from toolkit.checkpoint.trtllm_writer import TrtllmWriter
 from toolkit.specs import ConversionPlan
 from toolkit.weights import Layer
@@ -36,6 +37,8 @@ class Writer(Protocol):
         """Let go of the files, finished or not."""
 
 
-def open_writer(plan: ConversionPlan, work: Path, *, assignment: Assignment) -> Writer:
-    """Return the writer of a plan's layout; raises PlanInfeasible when that cannot hold the assignment."""
+def open_writer(plan: ConversionPlan, work: Path, *, assignment: Assignment, source: Path) -> Writer:
+    """Return the writer of a plan's layout for the model in SOURCE; raises PlanInfeasible when it cannot hold that."""
+    if plan.layout == "hf":
+        return HfWriter(plan, work, assignment=assignment, source=source)
     return TrtllmWriter(plan, work, assignment)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import shutil
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -30,6 +31,10 @@ if TYPE_CHECKING:
 
     from toolkit.quant.statistics import InputStatistics
 
+TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "generation_config.json")
+#: What transformers' other tokenizers read.
+SLOW_TOKENIZER_FILES = ("tokenizer.model", "special_tokens_map.json", "added_tokens.json", "vocab.json", "merges.txt")
+
 
 class Conversion:
     """Reads shards, calibrates, quantizes and writes; holds one decoder layer and the hidden states."""
@@ -48,7 +53,7 @@ class Conversion:
         import torch
 
         assignment = self._assigned()
-        writer = open_writer(self.plan, self.work, assignment=assignment)
+        writer = open_writer(self.plan, self.work, assignment=assignment, source=self.folder)
         try:
             with torch.inference_mode():
                 if not writer.has("embedding"):
@@ -144,12 +149,18 @@ class Conversion:
         return path
 
     def _copy_tokenizer(self) -> None:
+        if self.plan.layout == "hf":  # a model folder has them beside its weights, and a config.json of its own
+            _copy_files(self.folder, self.work, (*TOKENIZER_FILES, *SLOW_TOKENIZER_FILES))
+            return
         folder = self.work / "tokenizer"
         folder.mkdir(exist_ok=True)
-        for name in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "generation_config.json"):
-            if (self.folder / name).is_file():
-                shutil.copyfile(self.folder / name, folder / name)
-        shutil.copyfile(self.folder / "config.json", folder / "config.json")
+        _copy_files(self.folder, folder, (*TOKENIZER_FILES, "config.json"))
+
+
+def _copy_files(source: Path, target: Path, names: Iterable[str]) -> None:
+    for name in names:
+        if (source / name).is_file():
+            shutil.copyfile(source / name, target / name)
 
 
 def _in_float(layer: Layer) -> Layer:

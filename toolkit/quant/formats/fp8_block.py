@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from toolkit.quant import float8_blocks
-from toolkit.quant.format import WeightFormat
+from toolkit.quant.format import HF_NAMES, WeightFormat
 from toolkit.weights import Linear
 
 if TYPE_CHECKING:
@@ -23,4 +23,9 @@ def quantize_input(inputs: torch.Tensor, linear: Linear) -> torch.Tensor:  # noq
     return float8_blocks.rounded_inputs(inputs)
 
 
-FORMAT = WeightFormat(algo="FP8_BLOCK_SCALES", dequantize=dequantize, quantize_input=quantize_input)
+FORMAT = WeightFormat(
+    algo="FP8_BLOCK_SCALES",
+    dequantize=dequantize,
+    quantize_input=quantize_input,
+    hf_names={**HF_NAMES, "weight_scale": "weight_scale_inv"},  # DeepSeek's word, which loaders look for; it multiplies
+)

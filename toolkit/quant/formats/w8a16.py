@@ -16,10 +16,20 @@ LEVELS = 128
 
 def dequantize(linear: Linear) -> torch.Tensor:
     """Return what the builder makes of the weight: integers times scales that are kept in 16 bits."""
-    weight = linear.weight.float()
-    amax = weight.abs().amax(1, keepdim=True)
-    scales = (amax.masked_fill(amax == 0, 1.0) / LEVELS).to(linear.weight.dtype).float()
-    return (weight / scales).round_().clamp_(-LEVELS, LEVELS - 1).mul_(scales)
+    if linear.weight_scale is not None:  # a unified checkpoint has the integers
+        return linear.weight.float().mul_(linear.weight_scale.float().unsqueeze(1))
+    integers, scales = rounded(linear.weight)
+    return integers.float().mul_(scales.float())
+
+
+def rounded(weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return int8 [N, K] and scales [N, 1] in the weight's own dtype, as the builder makes them."""
+    import torch
+
+    plain = weight.float()
+    amax = plain.abs().amax(1, keepdim=True)
+    scales = (amax.masked_fill(amax == 0, 1.0) / LEVELS).to(weight.dtype)
+    return (plain / scales.float()).round_().clamp_(-LEVELS, LEVELS - 1).to(torch.int8), scales
 
 
 FORMAT = WeightFormat(algo="W8A16", dequantize=dequantize)
