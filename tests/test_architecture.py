@@ -25,7 +25,7 @@ ROOMS_ALLOWED = {
     "quant": FLOOR | {"registry", "weights"},
     "models": FLOOR | {"registry", "files", "rope", "workspace"},
     "plan": FLOOR | {"rope"},
-    "checkpoint": FLOOR | {"files", "models", "quant", "registry", "weights"},
+    "checkpoint": FLOOR | {"files", "models", "quant", "registry", "rope", "weights"},
     "forward": FLOOR | {"files", "models", "quant", "rope", "templating", "weights"},
     "convert": FLOOR | {"files", "models", "quant", "weights", "checkpoint", "forward"},
     "evaluate": FLOOR | {"files", "models", "quant", "weights", "checkpoint", "forward"},

@@ -100,6 +100,31 @@ def test_checkpoint_bytes_are_those_of_the_file(llama, tmp_path, recipe):
     assert 0 < size - expected < 24_000
 
 
+ENGINE_ROPES = {
+    "gemma 3 4b": (
+        {"rope_scaling": {"rope_type": "linear", "factor": 8.0}, "rope_local_theta": 10000.0},
+        "it scales linear rope in its global layers alone",
+    ),
+    "longrope": (
+        {"rope_scaling": {"rope_type": "longrope", "original_max_position_embeddings": 4096}},
+        "it has longrope, which the builder knows for Phi-3 alone",
+    ),
+    "yarn": (
+        {"rope_scaling": {"rope_type": "yarn", "factor": 4.0, "truncate": False}},
+        "it has yarn without truncation, and the builder always truncates",
+    ),
+}
+
+
+@pytest.mark.parametrize(("rope", "reason"), ENGINE_ROPES.values(), ids=ENGINE_ROPES.keys())
+def test_a_rope_that_trtllm_build_would_replace_is_refused_for_engines_and_planned_for_the_cpu(rope, reason):
+    model = dataclasses.replace(LLAMA_8B, **rope)
+
+    with pytest.raises(PlanInfeasible, match=reason):
+        planned("h100", "int4", model=model)
+    assert planned("cpu", "int4", model=model, max_seq_len=2048).flow == "openvino"
+
+
 def test_a_model_that_does_not_fit_says_how_much_it_takes():
     with pytest.raises(PlanInfeasible) as caught:
         planned("a4000", "fp16")
@@ -124,7 +149,9 @@ def test_a_sliding_window_does_not_bound_the_text_on_the_cpu():
 def test_the_cpu_engine_stops_where_the_rope_of_earlier_tokens_would_change():
     factors = {"short_factor": [1.0] * 64, "long_factor": [2.0] * 64}
     scaling = {"rope_type": "longrope", "original_max_position_embeddings": 1024, **factors}
-    long = dataclasses.replace(LLAMA2_7B, rope_scaling=scaling, max_position_embeddings=131072)
+    long = dataclasses.replace(
+        LLAMA2_7B, architecture="Phi3ForCausalLM", rope_scaling=scaling, max_position_embeddings=131072
+    )
 
     assert planned("cpu", "int4", model=long).limits.max_seq_len == 1024
     assert planned("a4500", "int4", model=long).limits.max_seq_len > 1024

@@ -40,6 +40,25 @@ def need_computable(model: ModelSpec, flow: str) -> None:
             f"{model.attention_softcap:g}, and OpenVINO's paged attention has no such cap.",
             hint="Name an NVIDIA GPU with --gpu, or take a model without attn_logit_softcapping, such as Gemma 3.",
         )
+    if flow == ENGINE:
+        _need_known_rope(model)
+
+
+def _need_known_rope(model: ModelSpec) -> None:
+    """Raise PlanInfeasible for a rope that TensorRT-LLM's builder would replace by another without a word."""
+    scaling = model.rope_scaling or {}
+    rope_type, reason = scaling.get("rope_type"), None
+    if scaling and model.rope_local_theta:
+        reason = f"scales {rope_type} rope in its global layers alone, and the builder scales sliding layers with them"
+    elif rope_type == "longrope" and model.architecture != "Phi3ForCausalLM":
+        reason = "has longrope, which the builder knows for Phi-3 alone"
+    elif rope_type == "yarn" and not scaling.get("truncate", True):
+        reason = "has yarn without truncation, and the builder always truncates"
+    if reason:
+        raise PlanInfeasible(
+            f"TensorRT-LLM's engine cannot compute this {model.architecture}: it {reason}.",
+            hint="Try --gpu cpu, which computes it, or `trtk quantize --format hf` for the PyTorch backend.",
+        )
 
 
 def is_confirmed(gpu: GpuSpec, recipe: QuantRecipe, flow: str) -> bool:
