@@ -17,7 +17,7 @@ from toolkit.weights import Layer
 if TYPE_CHECKING:
     import torch
 
-#: Called with the name of a group of linears (models/parts.py) and the tensor that the group reads, [..., K]; with
+#: Called with the name of a group of linears (specs/parts.py) and the tensor that the group reads, [..., K]; with
 #: `attention.keys` and `attention.values` for what the KV cache stores.
 Tap = Callable[[str, "torch.Tensor"], None]
 #: What a part of a layer makes of its input.

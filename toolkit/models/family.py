@@ -17,7 +17,7 @@ FUSED_ACTIVATIONS = {"silu": "swiglu"}
 
 @dataclass(frozen=True, kw_only=True)
 class TensorNames:
-    """Hugging Face names of a decoder's tensors, below the layer, by the parts of models/parts.py.
+    """Hugging Face names of a decoder's tensors, below the layer, by the parts of specs/parts.py.
 
     Parts with one and the same name are consecutive rows of that tensor, in the order of this table (Phi-3's qkv_proj).
     `{expert}` stands for an expert's number.

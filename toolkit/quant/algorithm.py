@@ -25,7 +25,7 @@ class LinearGroup:
     """
 
     layer: int
-    name: str  # of models/parts.py: attention.qkv
+    name: str  # of specs/parts.py: attention.qkv
     weights: Mapping[str, torch.Tensor]
     statistics: InputStatistics | None
 

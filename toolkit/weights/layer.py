@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Layer:
-    """Parts are named in models/parts.py: `attention.q`, `mlp.fc`, `mlp.experts.3.proj`; K and N as in the model.
+    """Parts are named in specs/parts.py: `attention.q`, `mlp.fc`, `mlp.experts.3.proj`; K and N as in the model.
 
     `tensors` are float32: norms with the family's offset added (so that x * weight is meant), `mlp.router` [E, H],
     `mlp.shared_expert_gate` [1, H].

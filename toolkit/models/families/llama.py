@@ -21,5 +21,5 @@ FAMILY = ModelFamily(
     architectures=("LlamaForCausalLM",),
     describe=describe,
     tensors=GATED_DECODER,
-    notes="rope scaling: default, linear, llama3",
+    notes="rope scaling: linear, dynamic, llama3, yarn, longrope",
 )
