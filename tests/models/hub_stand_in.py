@@ -18,6 +18,9 @@ class Repository:
     is_gated: bool = False
     #: The first GET of this file ends after half of it.
     cut: str = ""
+    #: The first GET of this file stops after half of it until somebody sets `go_on`.
+    stall: str = ""
+    go_on: threading.Event = field(default_factory=threading.Event)
 
 
 @dataclass
@@ -29,7 +32,7 @@ class Asked:
 
 @dataclass
 class Hub:
-    """The server's repositories and log."""
+    """The server's repositories and log; a data set's name begins with `datasets/`."""
 
     repositories: dict[str, Repository] = field(default_factory=dict)
     log: list[Asked] = field(default_factory=list)
@@ -70,13 +73,16 @@ class _Handler(BaseHTTPRequestHandler):
         self.hub.log.append(Asked(self.command, path, self.headers.get("Range", "")))
         if self.hub.is_down:
             self._refuse(500, "", "The hub is having a rest")
-        elif path.startswith("/api/models/"):
-            self._api(path.removeprefix("/api/models/").split("/"))
-        else:
-            self._file(path.removeprefix("/").split("/"))
+            return
+        kind = "datasets/" if path.startswith(("/api/datasets/", "/datasets/")) else ""
+        for prefix in ("/api/models/", "/api/datasets/"):
+            if path.startswith(prefix):
+                self._api(kind, path.removeprefix(prefix).split("/"))
+                return
+        self._file(kind, path.removeprefix(f"/{kind}").split("/"))
 
-    def _found(self, owner, name, revision):
-        repository = self.hub.repositories.get(f"{owner}/{name}")
+    def _found(self, kind, owner, name, revision):
+        repository = self.hub.repositories.get(f"{kind}{owner}/{name}")
         if repository is None:
             self._refuse(404, "RepoNotFound", "Repository not found")
         elif revision not in {repository.branch, repository.commit}:
@@ -85,10 +91,10 @@ class _Handler(BaseHTTPRequestHandler):
             return repository
         return None
 
-    def _api(self, parts):
+    def _api(self, kind, parts):
         """Answer org/name, org/name/revision/REV and org/name/tree/COMMIT."""
-        owner, name, kind, revision = (*parts, "revision", "main")[:4] if len(parts) == 2 else parts[:4]
-        repository = self._found(owner, name, revision)
+        owner, name, what, revision = (*parts, "revision", "main")[:4] if len(parts) == 2 else parts[:4]
+        repository = self._found(kind, owner, name, revision)
         if repository is None:
             return
         files = [
@@ -96,12 +102,12 @@ class _Handler(BaseHTTPRequestHandler):
             for path, content in repository.files.items()
         ]
         whole = {"id": f"{owner}/{name}", "sha": repository.commit, "siblings": files, "tags": []}
-        self._send(json.dumps(files if kind == "tree" else whole).encode(), {"Content-Type": "application/json"})
+        self._send(json.dumps(files if what == "tree" else whole).encode(), {"Content-Type": "application/json"})
 
-    def _file(self, parts):
+    def _file(self, kind, parts):
         """Answer org/name/resolve/COMMIT/FILE, with ranges."""
         owner, name, _, revision, path = *parts[:4], "/".join(parts[4:])
-        repository = self._found(owner, name, revision)
+        repository = self._found(kind, owner, name, revision)
         if repository is None:
             return
         if repository.is_gated:
@@ -109,6 +115,11 @@ class _Handler(BaseHTTPRequestHandler):
             return
         content = repository.files[path]
         headers = {"ETag": f'"{_etag(content)}"', "X-Repo-Commit": repository.commit, "Accept-Ranges": "bytes"}
+        if self.command == "GET" and repository.stall == path:
+            repository.stall = ""
+            self._send(content, headers, only=len(content) // 2)
+            repository.go_on.wait(60)
+            return
         if self.command == "GET" and repository.cut == path:
             repository.cut = ""
             self._send(content, headers, only=len(content) // 2)

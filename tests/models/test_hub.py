@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -55,18 +56,23 @@ def hub():
     server.server_close()
 
 
+def environment_of(hub, home, **variables):
+    """Return an environment whose only hub is the stand-in."""
+    return {
+        **{key: value for key, value in os.environ.items() if not key.startswith(("HF_", "HUGGING"))},
+        "HF_ENDPOINT": hub.url,
+        "HF_HOME": str(home),
+        "HF_HUB_DISABLE_TELEMETRY": "1",
+        **variables,
+    }
+
+
 @pytest.fixture
 def fetch(hub, tmp_path):
     """Fetch a model in a process that knows only the stand-in; return what it said."""
 
     def fetched(name, **variables):
-        environment = {
-            **{key: value for key, value in os.environ.items() if not key.startswith(("HF_", "HUGGING"))},
-            "HF_ENDPOINT": hub.url,
-            "HF_HOME": str(tmp_path / "hf"),
-            "HF_HUB_DISABLE_TELEMETRY": "1",
-            **variables,
-        }
+        environment = environment_of(hub, tmp_path / "hf", **variables)
         command = [sys.executable, "-c", PROGRAM, name]
         done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True, timeout=120)
         return json.loads(done.stdout)
@@ -139,6 +145,39 @@ def test_a_cut_connection_goes_on_where_it_broke(hub, fetch):
     first, second = [asked.byte_range for asked in hub.log if asked.method == "GET" and asked.path.endswith(shard)]
     assert first == ""
     assert 0 < int(second.removeprefix("bytes=").removesuffix("-")) <= len(content) // 2
+
+
+def test_a_killed_download_keeps_the_files_that_were_whole(hub, fetch, tmp_path):
+    # Within a file it cannot go on: the hub's client gives every download a temporary file of its own.
+    whole, broken = "model-00001-of-00001.safetensors", "model-00002-of-00002.safetensors"
+    content = bytes(range(256)) * 50_000
+    repository = hub.repositories["org/model"]
+    repository.files[broken] = content
+    repository.stall = broken
+    process = subprocess.Popen(
+        [sys.executable, "-c", PROGRAM, "org/model"],
+        env=environment_of(hub, tmp_path / "hf"),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    wait_for(lambda: not repository.stall and any((tmp_path / "hf").rglob(whole)))
+    process.kill()
+    process.wait(30)
+    repository.go_on.set()
+    hub.log.clear()
+
+    said = fetch("org/model")
+
+    assert files_of(said) == {**NEEDED, broken: content}
+    asked = [asked.path.rsplit("/", 1)[1] for asked in hub.log if asked.method == "GET" and "/resolve/" in asked.path]
+    assert (whole in asked, asked.count(broken)) == (False, 1)
+
+
+def wait_for(condition):
+    deadline = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
 
 
 def test_a_gated_model_names_the_page_to_visit(hub, fetch):
