@@ -49,6 +49,7 @@ DOORS = {
     "tritonclient": {"bench", "repository"},
     "transformers": {"engine"},
     "gguf": {"models"},
+    "pyarrow": {"forward"},
     "huggingface_hub": {"models"},
     "tokenizers": {"forward", "evaluate", "bench", "models"},
     "openvino": {"engine"},

@@ -33,8 +33,9 @@ def quantization_options(command: F) -> F:
                 "--calib",
                 default="self",
                 show_default=True,
-                metavar="self|FILE",
-                help="Calibration text: written by the model itself, or a text or JSONL file.",
+                metavar="self|FILE|hf:NAME",
+                help="Calibration text: the model's own, a text, JSONL or Parquet file, or a hub data set "
+                "hf:NAME[@revision][:split][:column].",
             ),
             click.option("--calib-samples", type=click.IntRange(min=1), help="Pieces of calibration text."),
             click.option("--calib-length", type=click.IntRange(min=8), help="Tokens of each piece."),
@@ -118,17 +119,20 @@ def conversion_plan(model: ModelSpec, options: dict[str, Any], source: ModelSour
 def _calibration(model: ModelSpec, options: dict[str, Any]) -> CalibrationSpec:
     from toolkit.errors import UsageError
     from toolkit.files import sha256_file
+    from toolkit.models import hub_text
 
     source = options["calib"]
-    is_self = source == "self"
-    if not is_self and not Path(source).is_file():
-        raise UsageError(f"There is no calibration file {source}.", hint="--calib takes `self` or a file.")
+    is_self, is_hub = source == "self", source.startswith(hub_text.PREFIX)
+    if not is_self and not is_hub and not Path(source).is_file():
+        raise UsageError(
+            f"There is no calibration file {source}.", hint="--calib takes `self`, a file or hf:NAME of a hub data set."
+        )
     length = options["calib_length"] or (SELF_LENGTH if is_self else FILE_LENGTH)
     if length > model.max_position_embeddings:
         raise UsageError(f"--calib-length {length} is beyond the model's {model.max_position_embeddings} positions.")
     return CalibrationSpec(
-        source=source,
-        text_sha256=None if is_self else sha256_file(Path(source)),
+        source=hub_text.pinned(source) if is_hub else source,
+        text_sha256=None if is_self or is_hub else sha256_file(Path(source)),
         samples=options["calib_samples"] or (SELF_SAMPLES if is_self else FILE_SAMPLES),
         length=length,
         seed=options["seed"],

@@ -16,7 +16,7 @@ from toolkit.checkpoint.writer import Writer, open_writer
 from toolkit.convert import kept
 from toolkit.convert.passing import as_kept
 from toolkit.errors import PlanInfeasible
-from toolkit.forward.calibration import CalibrationPass, from_file
+from toolkit.forward.calibration import CalibrationPass, from_text
 from toolkit.forward.self_text import SELF, SelfWriter, load_ids, save_ids
 from toolkit.models import family_of, parts
 from toolkit.quant import kv_cache
@@ -130,7 +130,7 @@ class Conversion:
         spec, asked = self.plan.model, self.plan.calibration
         assert asked, "the caller checked"
         if asked.source != SELF:
-            return from_file(asked, self.tokenizer_json, spec.vocab_size)
+            return from_text(asked, self.tokenizer_json, spec.vocab_size)
         path = self.work / "calibration.safetensors"
         if not path.is_file():
             ids = SelfWriter(self.source.in_float(), spec).write(asked, self.tokenizer_json.parent, progress)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from toolkit.errors import BuildError, UsageError
 from toolkit.forward.decoder import Decoder
+from toolkit.forward.texts import chat_of, documents
+from toolkit.models import hub_text
 from toolkit.quant.statistics import InputStatistics, Wanted
 from toolkit.specs import CalibrationSpec, ModelSpec
 from toolkit.weights import Layer
@@ -18,41 +19,65 @@ if TYPE_CHECKING:
 
 #: Samples that go through a layer together: bounds the activations of one pass.
 SAMPLES_AT_ONCE = 4
+CHARACTERS_PER_TOKEN = 8
 
 
-def from_file(calibration: CalibrationSpec, tokenizer_json: Path, vocab_size: int) -> torch.Tensor:
-    """Return int64 [samples, length]: consecutive pieces of a text file, or of a JSONL file's `text` fields."""
+def from_text(calibration: CalibrationSpec, tokenizer_json: Path, vocab_size: int) -> torch.Tensor:
+    """Return int64 [samples, length]: consecutive pieces of a file's or a hub data set's documents."""
     import torch
     from tokenizers import Tokenizer
 
-    text = file_text(Path(calibration.source))
-    ids = Tokenizer.from_file(str(tokenizer_json)).encode(text, add_special_tokens=False).ids
+    tokenizer = Tokenizer.from_file(str(tokenizer_json))
     needed = calibration.samples * calibration.length
+    ids = _ids(tokenizer, _documents(calibration.source, tokenizer_json.parent), needed)
     if len(ids) < needed:
+        possible = len(ids) // calibration.length
         raise UsageError(
             f"{calibration.source} has {len(ids)} tokens; {calibration.samples} samples of {calibration.length} "
             f"need {needed}.",
-            hint=f"Give more text, or --calib-samples {len(ids) // calibration.length}.",
+            hint=f"Give more text, or --calib-samples {possible}." if possible else "Give more text.",
         )
     if max(ids[:needed]) >= vocab_size:
-        raise BuildError(f"The tokenizer makes ids beyond the model's vocabulary of {vocab_size}.")
+        raise BuildError(
+            f"The tokenizer makes the id {max(ids[:needed])}, beyond the model's vocabulary of {vocab_size}.",
+            hint="tokenizer.json and config.json are of different models.",
+        )
     return torch.tensor(ids[:needed]).view(calibration.samples, calibration.length)
 
 
+def _documents(source: str, tokenizer_dir: Path) -> Iterator[str]:
+    if not source.startswith(hub_text.PREFIX):
+        yield from documents(Path(source), chat=chat_of(tokenizer_dir))
+        return
+    for path in hub_text.files(source):
+        yield from documents(path, column=hub_text.parse(source).column, chat=chat_of(tokenizer_dir))
+
+
+def _ids(tokenizer: Any, texts: Iterator[str], needed: int) -> list[int]:
+    """Return ids of documents, a line break between them, reading on while there are too few."""
+    read: list[str] = []
+    ids: list[int] = []
+    while len(ids) < needed:
+        # Most tokens have fewer characters; a file of gigabytes is not read to its end.
+        more = list(_of_characters(texts, CHARACTERS_PER_TOKEN * (needed - len(ids))))
+        if not more:
+            break
+        read += more
+        ids = tokenizer.encode("\n".join(read), add_special_tokens=False).ids
+    return ids
+
+
+def _of_characters(texts: Iterator[str], enough: int) -> Iterator[str]:
+    for text in texts:
+        yield text
+        enough -= len(text)
+        if enough <= 0:
+            return
+
+
 def file_text(path: Path) -> str:
-    """Return a text file's content, or the `text` fields of a JSONL file, one after another."""
-    try:
-        content = path.read_text(encoding="utf-8")
-    except FileNotFoundError as error:
-        raise UsageError(f"There is no calibration file {path}.", hint="--calib takes `self` or a file.") from error
-    except UnicodeDecodeError as error:
-        raise UsageError(f"{path} is not UTF-8 text.", hint="--calib takes a text or JSONL file.") from error
-    if path.suffix != ".jsonl":
-        return content
-    try:
-        return "\n".join(json.loads(line)["text"] for line in content.splitlines() if line.strip())
-    except (json.JSONDecodeError, KeyError, TypeError) as error:
-        raise UsageError(f"{path} is not JSONL with a `text` field in every line: {error}.") from error
+    """Return a text file's content, or the documents of a JSONL or Parquet file, one after another."""
+    return "\n".join(documents(path))
 
 
 class CalibrationPass:

@@ -28,7 +28,7 @@ def fetch(name: str, report: Progress = no_progress) -> ModelSource:
     except ImportError as error:
         raise MissingError("huggingface_hub is not installed here.", hint="pip install 'trtk[cpu]'") from error
     repo, _, revision = name.partition("@")
-    with _refusals_named(repo, revision):
+    with refusals_named(repo, revision):
         if HF_HUB_OFFLINE:
             folder = _snapshot(huggingface_hub, repo, revision or None, local_files_only=True)
             need_safetensors(repo, [path.name for path in folder.iterdir()])
@@ -90,18 +90,19 @@ def _byte_counter(report: Progress, total: int) -> Any:
 
 
 @contextmanager
-def _refusals_named(repo: str, revision: str) -> Iterator[None]:
-    """Turn the hub's refusals, and its silence, into sentences."""
+def refusals_named(repo: str, revision: str, *, kind: str = "model") -> Iterator[None]:
+    """Turn the hub's refusals, and its silence, into sentences about a model or a data set."""
     from huggingface_hub import constants, errors
 
     try:
         yield
     except errors.HFValidationError as error:
-        raise UsageError(f"{repo!r} is no hub id: {error}", hint="MODEL is org/name[@revision].") from error
+        raise UsageError(f"{repo!r} is no hub id: {error}", hint="It is org/name[@revision].") from error
     except errors.GatedRepoError as error:
         raise MissingError(
             f"{repo} is gated: its owner must let you in.",
-            hint=f"Accept the terms at {constants.ENDPOINT}/{repo}, then set HF_TOKEN.",
+            hint=f"Accept the terms at {constants.ENDPOINT}/{'' if kind == 'model' else 'datasets/'}{repo}, "
+            "then set HF_TOKEN.",
         ) from error
     except errors.RevisionNotFoundError as error:
         raise UsageError(
@@ -109,18 +110,19 @@ def _refusals_named(repo: str, revision: str) -> Iterator[None]:
         ) from error
     except errors.RepositoryNotFoundError as error:
         raise UsageError(
-            f"The hub has no model {repo}, or it is private.", hint="Check the name; for a private one set HF_TOKEN."
+            f"The hub has no {kind} {repo}, or it is private.", hint="Check the name; for a private one set HF_TOKEN."
         ) from error
     except errors.LocalEntryNotFoundError as error:
         raise MissingError(
             f"{repo}{'@' * bool(revision)}{revision} is not whole in the local cache, and the hub cannot be asked.",
-            hint="Check the network and HF_HUB_OFFLINE, or give a local Hugging Face folder.",
+            hint="Check the network and HF_HUB_OFFLINE, or give a local "
+            f"{'Hugging Face folder' if kind == 'model' else 'text file'}.",
         ) from error
     except (OSError, errors.HfHubHTTPError, *_transport_errors()) as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise MissingError(
             f"The hub at {constants.ENDPOINT} did not answer for {repo}: {reason}",
-            hint="Check the network and try again; with HF_HUB_OFFLINE=1 a model that is in the cache is used.",
+            hint=f"Check the network and try again; with HF_HUB_OFFLINE=1 a {kind} that is in the cache is used.",
         ) from error
 
 
