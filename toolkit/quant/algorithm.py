@@ -37,6 +37,13 @@ class LinearGroup:
             found.setdefault(part.rpartition(".")[0], {})[part] = weight
         return list(found.values())
 
+    def voters(self, count: int) -> torch.Tensor:
+        """Return about COUNT rows of all parts together, evenly spread, float32: those that a search is scored on."""
+        import torch
+
+        step = max(1, sum(weight.shape[0] for weight in self.weights.values()) // count)
+        return torch.cat([weight[::step].float() for weight in self.weights.values()])
+
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:

@@ -10,13 +10,23 @@ if TYPE_CHECKING:
 
 #: Elements of a block: 1 MiB of float32 for a CPU's second-level cache; on a GPU enough to keep all of it busy.
 CPU_ELEMENTS, GPU_ELEMENTS = 1 << 18, 1 << 25
+#: Elements of a chunk that goes column by column: enough rows to keep a column's work above its calls.
+CHUNK_ELEMENTS = 1 << 23
 
 
-def row_blocks(weight: torch.Tensor, *, multiple: int = 1) -> Iterator[slice]:
-    """Yield the rows of a matrix, a block at a time; every block but the last has a MULTIPLE of rows."""
+def row_blocks(weight: torch.Tensor) -> Iterator[slice]:
+    """Yield the rows of a matrix, a block at a time."""
+    return _slices(weight, GPU_ELEMENTS if weight.is_cuda else CPU_ELEMENTS)
+
+
+def chunks(weight: torch.Tensor) -> Iterator[slice]:
+    """Yield the rows of a matrix in larger pieces, for work whose temporaries are as large as the piece."""
+    return _slices(weight, GPU_ELEMENTS if weight.is_cuda else CHUNK_ELEMENTS)
+
+
+def _slices(weight: torch.Tensor, elements: int) -> Iterator[slice]:
     rows, columns = weight.shape
-    elements = GPU_ELEMENTS if weight.is_cuda else CPU_ELEMENTS
-    step = max(1, elements // (columns * multiple)) * multiple
+    step = max(1, elements // columns)
     for start in range(0, rows, step):
         yield slice(start, min(start + step, rows))
 

@@ -13,17 +13,26 @@ if TYPE_CHECKING:
 QMIN, QMAX = -8, 7
 
 
+def scale_of(amax: torch.Tensor) -> torch.Tensor:
+    """Return amax/7, float32; 1 where amax is 0 (ModelOpt's rule)."""
+    scale = amax.float() / QMAX
+    return scale.masked_fill_(scale == 0, 1.0)
+
+
 def group_scales(weight: torch.Tensor, group_size: int) -> torch.Tensor:
-    """Return amax/7 of each group, float32 [N, K/g]; 1 where a group is all zero (ModelOpt's rule)."""
-    grouped = weight.reshape(weight.shape[0], -1, group_size)
-    scales = grouped.abs().amax(-1) / QMAX
-    return scales.masked_fill(scales == 0, 1.0)
+    """Return the scale of each group, float32 [N, K/g]."""
+    return scale_of(weight.reshape(weight.shape[0], -1, group_size).abs().amax(-1))
+
+
+def nearest_(values: torch.Tensor) -> torch.Tensor:
+    """Replace float32 values by the nearest integers of -8..7."""
+    return values.round_().clamp_(QMIN, QMAX)
 
 
 def rounded(weight: torch.Tensor, scales: torch.Tensor) -> torch.Tensor:
     """Return integers as float32 [N, K]: clamp(round(w/s), -8, 7)."""
     grouped = weight.reshape(*scales.shape, -1)
-    return (grouped / scales.unsqueeze(-1)).round_().clamp_(QMIN, QMAX).reshape(weight.shape)
+    return nearest_(grouped / scales.unsqueeze(-1)).reshape(weight.shape)
 
 
 def rounded_to_nearest(weight: torch.Tensor, group_size: int) -> tuple[torch.Tensor, torch.Tensor]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from toolkit.quant import awq
+from toolkit.quant import awq, int4_search
 from toolkit.quant.algorithm import Algorithm, LinearGroup, Settings
 from toolkit.quant.statistics import Wanted
 from toolkit.specs import QuantRecipe
@@ -12,7 +12,7 @@ from toolkit.weights import Linear
 def quantize(group: LinearGroup, settings: Settings) -> dict[str, Linear]:
     """Return integers under searched channel scales (shared by the group) and clips, rounded with feedback."""
     assert settings.group_size, "plan.conversion chose no group size"
-    return awq.quantized(group, awq.prequant(group, settings), group_size=settings.group_size)
+    return int4_search.quantized(group, awq.prequant(group, settings), group_size=settings.group_size)
 
 
 ALGORITHM = Algorithm(

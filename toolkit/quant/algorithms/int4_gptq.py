@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from toolkit.quant import awq
+from toolkit.quant import int4_search
 from toolkit.quant.algorithm import Algorithm, LinearGroup, Settings
 from toolkit.quant.statistics import Wanted
 from toolkit.specs import QuantRecipe
@@ -16,7 +16,7 @@ def quantize(group: LinearGroup, settings: Settings) -> dict[str, Linear]:
     assert settings.group_size, "plan.conversion chose no group size"
     weight = next(iter(group.weights.values()))
     ones = torch.ones(weight.shape[1], dtype=settings.dtype, device=weight.device)
-    return awq.quantized(group, ones, group_size=settings.group_size)
+    return int4_search.quantized(group, ones, group_size=settings.group_size)
 
 
 # TensorRT-LLM's own GPTQ layout holds bytes interleaved for one SM; AWQ's raw integers serve every one.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 
-from toolkit.quant import awq, float8, int4
+from toolkit.quant import awq, float8, int4, int4_search
 from toolkit.quant.algorithm import Algorithm, LinearGroup, Settings
 from toolkit.quant.statistics import Wanted
 from toolkit.specs import QuantRecipe
@@ -18,7 +18,7 @@ def quantize(group: LinearGroup, settings: Settings) -> dict[str, Linear]:
     assert settings.group_size, "plan.conversion chose no group size"
     assert group.statistics, "w4a8_awq needs calibration"
     prequant = awq.prequant(group, settings)
-    linears = awq.quantized(group, prequant, group_size=settings.group_size)
+    linears = int4_search.quantized(group, prequant, group_size=settings.group_size)
     activation_scale = float8.scale_of((group.statistics.max_abs * prequant.float()).amax())
     for module in group.modules:
         amax = torch.stack([int4.dequantized_amax(linears[part]) for part in module]).amax()
