@@ -103,7 +103,7 @@ def test_fp8_on_ampere_is_infeasible_and_the_hint_works():
         ),
         (
             "build demo --gpu a4500 --quant int4 --calib nofile",
-            (2, "There is no calibration file nofile.", "--calib takes `self` or a file."),
+            (2, "There is no calibration file nofile.", "--calib takes `self`, a file or hf:NAME of a hub data set."),
         ),
         (
             "build ./nowhere --gpu cpu --quant int4",

@@ -18,6 +18,7 @@ COMMIT = "0123456789abcdef0123456789abcdef01234567"
 NEEDED = {
     "config.json": b'{"architectures": ["LlamaForCausalLM"]}',
     "generation_config.json": b'{"eos_token_id": 2}',
+    "hf_quant_config.json": b'{"quantization": {}}',
     "tokenizer.json": b'{"version": "1.0"}',
     "tokenizer_config.json": b'{"model_max_length": 256}',
     "chat_template.jinja": b"{{ messages }}",

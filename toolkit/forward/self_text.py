@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from toolkit.errors import UsageError
+from toolkit.errors import BuildError, UsageError
 from toolkit.files import written_whole
 from toolkit.forward.decoder import Decoder, KVCache
 from toolkit.forward.prompts import OPENINGS, QUESTIONS
@@ -74,7 +74,13 @@ class SelfWriter:
         fresh = ids
         while ids.shape[1] < calibration.length:
             logits = self._logits(decoder, fresh, caches, start=ids.shape[1] - fresh.shape[1])
-            sampled = torch.multinomial(torch.softmax(logits.float().cpu(), dim=-1), 1, generator=generator)
+            shares = torch.softmax(logits.float().cpu(), dim=-1)
+            if not torch.isfinite(shares).all():
+                raise BuildError(
+                    "The model's logits become NaN or Inf when it writes its calibration text.",
+                    hint="Check the weights; --calib FILE names the layer where it begins.",
+                )
+            sampled = torch.multinomial(shares, 1, generator=generator)
             given = forced[:, ids.shape[1] : ids.shape[1] + 1]
             fresh = torch.where(given == NOT_FORCED, sampled, given)
             ids = torch.cat((ids, fresh), dim=1)

@@ -13,7 +13,14 @@ from toolkit.files import disk_errors_named, need_free_bytes
 from toolkit.models import need_safetensors
 from toolkit.specs import ModelSource, Progress, no_progress
 
-WANTED = ("config.json", "generation_config.json", "tokenizer*.json", "chat_template.*", "*.safetensors*")
+WANTED = (
+    "config.json",
+    "generation_config.json",
+    "*quant*config.json",  # how a quantized checkpoint was made, where config.json does not say it
+    "tokenizer*.json",
+    "chat_template.*",
+    "*.safetensors*",
+)
 #: Copies of the weights in other layouts that some repositories carry beside the usual one.
 UNWANTED = ("*/*", "consolidated*")
 STEP = "Fetch from the hub"
