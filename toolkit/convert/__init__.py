@@ -10,25 +10,33 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-from toolkit.convert.conversion import Conversion
+from toolkit.convert.conversion import STATE_FILE, Conversion
 from toolkit.convert.kept import outlook_of, survey_of
+from toolkit.convert.search import REPORT, Measure
 from toolkit.files import FolderLock, canonical_json, need_free_bytes, replace_folder, sha256_text, write_json
 from toolkit.forward.device import need_device
 from toolkit.specs import ConversionPlan, ModelSource, Progress, no_progress, to_json
 
-__all__ = ["need_device", "outlook_of", "run", "source_fingerprint", "survey_of"]
+__all__ = ["REPORT", "need_device", "outlook_of", "run", "source_fingerprint", "survey_of"]
 
 #: Bump when the same plan would give other bytes.
 FORMAT_VERSION = 1
-STATE_FILE = "conversion.json"
 
 
 def run(
-    plan: ConversionPlan, source: ModelSource, folder: Path, *, weights_bytes: int = 0, progress: Progress = no_progress
+    plan: ConversionPlan,
+    source: ModelSource,
+    folder: Path,
+    *,
+    weights_bytes: int = 0,
+    progress: Progress = no_progress,
+    measure: Measure | None = None,
 ) -> bool:
     """Write the checkpoint of a plan into FOLDER; return False when it was already there, whole and the same.
 
-    Raises BuildError for bad weights and MissingError for a full disk; both leave FOLDER as it was.
+    MEASURE returns the KL divergence of a checkpoint: a search for a bound on it aims again where it missed. Raises
+    BuildError for bad weights, MissingError for a full disk, GateError for a bound out of reach; all leave FOLDER as it
+    was.
     """
     need_device(plan.device)
     state = canonical_json({"format": FORMAT_VERSION, "plan": to_json(plan), "source": source_fingerprint(source)})
@@ -41,7 +49,7 @@ def run(
             need_free_bytes(work, weights_bytes, what=f"The {plan.recipe.name} checkpoint")
             work.mkdir(parents=True)
             write_json(work / STATE_FILE, {"key": sha256_text(state)})
-        Conversion(plan, source, work).write(progress)
+        Conversion(plan, source, work).write(progress, measure)
         replace_folder(work, folder)
     return True
 

@@ -14,13 +14,18 @@ from toolkit.checkpoint.shards import Shards
 from toolkit.checkpoint.source import SourceModel
 from toolkit.checkpoint.writer import Writer, open_writer
 from toolkit.convert import kept
+from toolkit.convert.candidates import Candidates
+from toolkit.convert.grouping import quantized
 from toolkit.convert.passing import as_kept
+from toolkit.convert.search import FOLDER as SEARCH
+from toolkit.convert.search import REPORT, Measure, Search, recipes_of
 from toolkit.errors import PlanInfeasible
+from toolkit.files import write_json
 from toolkit.forward.calibration import CalibrationPass, from_text
 from toolkit.forward.self_text import SELF, SelfWriter, load_ids, save_ids
 from toolkit.models import family_of, parts
 from toolkit.quant import kv_cache
-from toolkit.quant.algorithm import LinearGroup, Settings
+from toolkit.quant.algorithm import Settings
 from toolkit.quant.float16 import as_dtype
 from toolkit.quant.statistics import Wanted
 from toolkit.specs import ConversionPlan, ModelSource, Progress
@@ -31,6 +36,7 @@ if TYPE_CHECKING:
 
     from toolkit.quant.statistics import InputStatistics
 
+STATE_FILE, CALIBRATION = "conversion.json", "calibration.safetensors"
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "generation_config.json")
 #: What transformers' other tokenizers read.
 SLOW_TOKENIZER_FILES = ("tokenizer.model", "special_tokens_map.json", "added_tokens.json", "vocab.json", "merges.txt")
@@ -46,13 +52,47 @@ class Conversion:
         names = family_of(plan.model.architecture).tensors
         self.source = SourceModel(Shards(self.folder), names, plan.model, device=plan.device)
         self.outlook = kept.Outlook()
+        self.candidates: Candidates | None = None
         self.settings = Settings(dtype=getattr(torch, plan.dtype), group_size=plan.group_size)
 
-    def write(self, progress: Progress) -> None:
-        """Write the weights, tokenizer files and config.json (last)."""
+    def write(self, progress: Progress, measure: Measure | None = None) -> None:
+        """Write the weights, tokenizer files and config.json (last); MEASURE verifies what a search found."""
+        if self.plan.auto:
+            self._write_searched(progress, measure)
+        else:
+            self._write(assign(self.plan), progress)
+        (self.work / CALIBRATION).unlink(missing_ok=True)
+
+    def _write_searched(self, progress: Progress, measure: Measure | None) -> None:
         import torch
 
-        assignment = self._assigned()
+        search = Search(self.plan, self.work)
+        with torch.inference_mode():
+            search.prepare(self.source.in_float(), lambda: self._calibration_ids(progress), progress)
+        self.candidates = search.candidates
+        while True:
+            made = search.allocation()
+            self._write(assign(self.plan, recipes_of(made)), progress)
+            if search.is_settled(made, measure):
+                break
+            self._start_over()
+        write_json(self.work / REPORT, search.report(made))
+        search.clear()
+
+    def _start_over(self) -> None:
+        """Remove what was written, and keep what it was made from."""
+        for path in self.work.iterdir():
+            if path.name in {STATE_FILE, CALIBRATION, SEARCH}:
+                continue
+            if path.is_dir():
+                shutil.rmtree(path)
+            else:
+                path.unlink()
+
+    def _write(self, assignment: Assignment, progress: Progress) -> None:
+        import torch
+
+        assignment = self._kept_of(assignment)
         writer = open_writer(self.plan, self.work, assignment=assignment, source=self.folder)
         try:
             with torch.inference_mode():
@@ -61,15 +101,13 @@ class Conversion:
                 self._write_layers(writer, assignment, progress)
                 if not writer.has("head"):
                     writer.write_head(self.source.final_norm(), self.source.head())
-            (self.work / "calibration.safetensors").unlink(missing_ok=True)
             self._copy_tokenizer()
             writer.finish()
         finally:
             writer.close()
 
-    def _assigned(self) -> Assignment:
-        """Return the recipe of every group, and remember which groups pass through as the source has them."""
-        assignment = assign(self.plan)
+    def _kept_of(self, assignment: Assignment) -> Assignment:
+        """Remember which groups pass through as the source has them; return the recipe of every group."""
         self.outlook = kept.outlook(self.plan, kept.survey(self.source), assignment)
         return kept.assignment_of_kept(assignment, self.outlook.kept) if self.plan.is_source_kept else assignment
 
@@ -93,6 +131,8 @@ class Conversion:
     def _wanted(self, assignment: Assignment, index: int) -> dict[str, Wanted]:
         groups = parts.groups(self.plan.model, index)
         recipes = {group: assignment.of[index, group] for group in groups if (index, group) not in self.outlook.kept}
+        if self.candidates:  # they are made
+            recipes = {}
         kinds = {group: quant.algorithm(recipe).wanted for group, recipe in recipes.items() if recipe}
         cached = kv_cache.WATCHED if self.plan.kv_cache else {}
         return {group: wanted for group, wanted in {**kinds, **cached}.items() if wanted}
@@ -104,14 +144,10 @@ class Conversion:
             if (layer.index, name) in self.outlook.kept:
                 stored = {part: layer.linears[part] for part in members}
                 made = as_kept(stored, self.plan, self.settings.dtype)
+            elif self.candidates:
+                made = self.candidates.of(layer, name, recipe)
             else:
-                group = LinearGroup(
-                    layer=layer.index,
-                    name=name,
-                    weights={part: quant.as_float(layer.linears[part]).weight for part in members},
-                    statistics=statistics.get(name),
-                )
-                made = quant.algorithm(recipe).quantize(group, self.settings)
+                made = quantized(self.plan, layer, name, recipe=recipe, statistics=statistics.get(name))
             for part, linear in made.items():
                 linears[part] = dataclasses.replace(linear, bias=self._bias(layer, part))
         scalars = kv_cache.scales(self.plan.kv_cache, statistics) if self.plan.kv_cache else {}
@@ -131,7 +167,7 @@ class Conversion:
         assert asked, "the caller checked"
         if asked.source != SELF:
             return from_text(asked, self.tokenizer_json, spec.vocab_size)
-        path = self.work / "calibration.safetensors"
+        path = self.work / CALIBRATION
         if not path.is_file():
             ids = SelfWriter(self.source.in_float(), spec).write(asked, self.tokenizer_json.parent, progress)
             save_ids(path, ids)

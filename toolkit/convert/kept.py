@@ -12,9 +12,10 @@ from toolkit.checkpoint.assignment import Assignment, assign
 from toolkit.checkpoint.shards import Shards
 from toolkit.checkpoint.source import SourceModel
 from toolkit.checkpoint.stored import Kind, quantization_config
-from toolkit.convert.passing import TRTLLM, by_module
+from toolkit.convert.passing import TRTLLM
 from toolkit.models import family_of, parts
 from toolkit.specs import ConversionPlan, ModelSource, ModelSpec, QuantRecipe
+from toolkit.specs.parts import by_module
 
 
 @dataclass(frozen=True, kw_only=True)

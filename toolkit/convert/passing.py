@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 from toolkit.quant import float8
 from toolkit.specs import ConversionPlan
+from toolkit.specs.parts import by_module
 from toolkit.weights import Linear
 
 if TYPE_CHECKING:
@@ -16,7 +17,6 @@ if TYPE_CHECKING:
 #: Formats of the engine flow whose linears share scales with those that read the same input.
 SHARED_SCALES = {"FP8", "W4A8_AWQ", "NVFP4"}
 TRTLLM = "trtllm"
-T = TypeVar("T")
 
 
 def as_kept(linears: Mapping[str, Linear], plan: ConversionPlan, dtype: torch.dtype) -> dict[str, Linear]:
@@ -70,11 +70,3 @@ def _under(scale: torch.Tensor, linear: Linear) -> Linear:
         return linear
     weight = float8.stored(linear.weight.float() * linear.weight_scale, scale)
     return dataclasses.replace(linear, weight=weight, weight_scale=scale)
-
-
-def by_module(values: Mapping[str, T]) -> list[dict[str, T]]:
-    """Return the parts by the module that an engine fuses them into: q, k and v; fc and gate of one expert."""
-    found: dict[str, dict[str, T]] = {}
-    for part, value in values.items():
-        found.setdefault(part.rpartition(".")[0], {})[part] = value
-    return list(found.values())

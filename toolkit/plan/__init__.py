@@ -9,10 +9,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from toolkit.errors import PlanInfeasible
-from toolkit.plan import build_flags, groups, limits, memory, storage, support
+from toolkit.plan import build_flags, groups, limits, memory, mixed, storage, support
 from toolkit.plan.limits import Asked
 from toolkit.plan.storage import AskedCheckpoint
 from toolkit.specs import (
+    AutoSpec,
     BuildPlan,
     CalibrationSpec,
     ConversionPlan,
@@ -23,7 +24,7 @@ from toolkit.specs import (
     to_json,
 )
 
-__all__ = ["Asked", "AskedCheckpoint", "Target", "check_target", "conversion", "make", "memory"]
+__all__ = ["Asked", "AskedCheckpoint", "Target", "check_target", "conversion", "make", "memory", "mixed"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,9 +42,15 @@ def conversion(
     *,
     asked: AskedCheckpoint | None = None,
     calibration: CalibrationSpec | None = None,
+    auto: AutoSpec | None = None,
 ) -> ConversionPlan:
-    """Return what a checkpoint's bytes depend on; calibration is kept only where it is read."""
+    """Return what a checkpoint's bytes depend on; calibration is kept only where it is read.
+
+    With AUTO, the recipe is what stands for the mix: `mixed.recipe_of`.
+    """
     asked = asked or AskedCheckpoint()
+    if auto:
+        mixed.check(model, auto, asked)
     stored = storage.check(model, recipe, asked)
     size, choices = groups.choose(model, recipe, asked.group_size, sharding=asked.sharding)
     kv_cache, kv_choice = storage.kv_cache(recipe, asked.kv_cache)
@@ -62,6 +69,7 @@ def conversion(
         sharding=asked.sharding,
         kv_cache=kv_cache,
         exclude=asked.exclude,
+        auto=auto,
         choices=(*choices, *stored, kv_choice),
     )
 
