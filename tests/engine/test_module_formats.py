@@ -8,6 +8,7 @@ from safetensors.torch import load_file, save_file
 
 from tests.convert.checkpoints import convert_model, hf_state
 from tests.engine.engines import Engine
+from tests.engine.test_families import torch_logits
 from tests.engine.test_openvino_graph import rounded_to_int8
 from toolkit.engine.module_formats import ModuleFormats
 
@@ -79,3 +80,20 @@ def test_a_mixed_checkpoint_computes_each_module_in_its_own_format(llama, tmp_pa
     with torch.inference_mode():
         expected = torch.func.functional_call(original, state, (ids,)).logits
     torch.testing.assert_close(found, expected, atol=2e-4, rtol=1e-3)
+
+
+@pytest.mark.engine
+@pytest.mark.parametrize("recipe", ["int8", "int4_rtn"])
+def test_what_the_converter_excluded_stays_in_16_bits(llama, tmp_path, recipe):
+    spec = convert_model(llama[0], tmp_path / "out", recipe, exclude=("*.mlp.proj", "*layers.0.attention.*"))
+    ids = torch.randint(0, 320, (1, 24), generator=torch.Generator().manual_seed(5))
+
+    engine = Engine(tmp_path / "out")
+
+    stored = "i8" if recipe == "int8" else "i4"
+    constants = [node for node in engine.model.get_ops() if node.get_type_name() == "Constant"]
+    kinds = [node.get_element_type().get_type_name() for node in constants]
+    assert kinds.count(stored) == 6  # fc and gate of both layers, qkv and dense of one
+    torch.testing.assert_close(
+        engine.logits(ids, pieces=(24,)), torch_logits(tmp_path / "out", spec, ids), atol=2e-4, rtol=1e-3
+    )

@@ -83,6 +83,15 @@ def test_tensors_that_nobody_asked_for_are_not_left_out(checkpoint, tmp_path):
         decoder_model(CheckpointReader(folder))
 
 
+@pytest.mark.parametrize("algo", [None, "W8A16"])
+def test_integers_where_floats_should_be_are_named(llama, tmp_path, algo):
+    convert_model(llama[0], tmp_path / "int4", "int4_rtn")
+    folder = with_config(tmp_path / "int4", tmp_path / "changed", **quantized_as(algo))
+
+    with pytest.raises(BuildError, match=r"transformer.layers.0.attention.qkv.weight holds I8"):
+        decoder_model(CheckpointReader(folder))
+
+
 def test_a_tensor_that_the_architecture_needs_is_named(checkpoint, tmp_path):
     folder = with_config(checkpoint, tmp_path / "less", architecture="Qwen3ForCausalLM")
 

@@ -52,7 +52,9 @@ class ModuleFormats:
         return None
 
     def _is_excluded(self, module: str) -> bool:
-        return any(fnmatchcase(module, pattern) for pattern in self._excluded)
+        # Formats that trtllm-build rounds itself are excluded by the names of tensors.
+        names = (module, f"{module}.weight")
+        return any(fnmatchcase(name, pattern) for name in names for pattern in self._excluded)
 
 
 def _need_served(algo: str | None) -> None:

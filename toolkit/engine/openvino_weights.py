@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from toolkit.engine.openvino_nodes import number
+from toolkit.errors import BuildError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
 
 #: trtllm-build's rule for float weights of weight-only formats: scale = amax/levels, integers -levels..levels-1.
 LEVELS = {"W8A16": 128, "W4A16": 8}
+FLOATS = {"F32", "F16", "BF16"}
 
 
 class Weights:
@@ -51,7 +53,7 @@ class Weights:
 
     def table(self, name: str) -> Any:
         """Return an unquantized matrix as float32."""
-        return self._bits(self.checkpoint.stored(name), self.checkpoint.dtype(name))
+        return self._bits(self.checkpoint.stored(name), self._float_dtype(name))
 
     def scalar(self, value: float, *, like: str) -> Any:
         """Return a number as a tensor's type holds it: what multiplies that tensor in its own arithmetic."""
@@ -65,11 +67,21 @@ class Weights:
         if algo == "W4A16_AWQ":
             scales = self.checkpoint.array(f"{module}.weights_scaling_factor")
             return self._int4(unpacked_rows(self.checkpoint.stored(name))[..., rows, :], scales[..., rows, :])
+        dtype = self._float_dtype(name)
         if algo is None:
-            return self._bits(self.checkpoint.stored(name)[..., rows, :], self.checkpoint.dtype(name))
-        plain = self.checkpoint.array(name)[..., rows, :]
-        integers, scales = rounded(plain, LEVELS[algo], self.checkpoint.dtype(name))
+            return self._bits(self.checkpoint.stored(name)[..., rows, :], dtype)
+        integers, scales = rounded(self.checkpoint.array(name)[..., rows, :], LEVELS[algo], dtype)
         return self._int4(integers, scales) if algo == "W4A16" else self._int8(integers, scales)
+
+    def _float_dtype(self, name: str) -> str:
+        """Return the type of a tensor that must hold floats, whether they are rounded here or not."""
+        dtype = self.checkpoint.dtype(name)
+        if dtype not in FLOATS:
+            raise BuildError(
+                f"{name} holds {dtype}, where config.json says that it holds floats.",
+                hint="Integers laid out for one GPU run on that GPU alone; quantize again with trtk.",
+            )
+        return dtype
 
     def _bits(self, values: Array, dtype: str) -> Any:
         """Return a float32 node of values kept in the file's own 16 bits."""
