@@ -8,7 +8,9 @@ from typing import Any
 import click
 
 from toolkit.cli import output
+from toolkit.cli.auto_options import auto_of, auto_options
 from toolkit.cli.model_options import conversion_plan, need_packages, quantization_options
+from toolkit.cli.quality import Bounds, bounds_of
 from toolkit.cli.source_options import KEEP
 from toolkit.specs import BuildPlan, EngineManifest, ModelSource
 
@@ -21,7 +23,7 @@ EPILOG = output.examples(
 @click.command(epilog=EPILOG)
 @click.argument("model")
 @click.option("--gpu", required=True, metavar="NAME", help="Card to build for, or `cpu`; `trtk gpus` lists them.")
-@click.option("--quant", required=True, metavar="NAME", help="How to quantize; `trtk quants` lists the names.")
+@click.option("--quant", required=True, metavar="NAME", help="How; `trtk quants` lists the names. `keep`: as the source is.")
 @click.option(
     "-o", "--output", "folder", type=click.Path(path_type=Path), help="Folder to make; engines/MODEL-GPU-QUANT."
 )
@@ -31,6 +33,7 @@ EPILOG = output.examples(
 @click.option("--max-seq-len", type=click.IntRange(min=16), help="Tokens of prompt and answer together.")
 @click.option("--max-num-tokens", type=click.IntRange(min=16), help="Tokens of one engine step.")
 @quantization_options
+@auto_options
 @click.option("--dry-run", is_flag=True, help="Show the plan with its reasons and stop.")
 @output.json_option
 def build(model: str, folder: Path | None, dry_run: bool, as_json: bool, **options: Any) -> None:
@@ -54,7 +57,7 @@ def build(model: str, folder: Path | None, dry_run: bool, as_json: bool, **optio
         if dry_run:
             show_plan(plan, target, as_json=as_json)
             return
-        manifest, is_new = run_plan(plan, source, target, progress=progress)
+        manifest, is_new = run_plan(plan, source, target, bounds=bounds_of(options), progress=progress)
     show_result(manifest, target, is_new=is_new, as_json=as_json)
 
 
@@ -63,8 +66,11 @@ def check_names(options: dict[str, Any]) -> None:
     from toolkit import gpus, plan, quant, releases
 
     target = plan.Target(gpu=gpus.get(options["gpu"]), release=releases.get(options["release"]), flow=options["flow"])
-    if options["quant"] != KEEP:  # else only the weights say what it is
-        plan.check_target(target, quant.get(options["quant"]), recipes=quant.catalogue())
+    auto = auto_of(options)
+    if options["quant"] == KEEP:  # only the weights say what it is
+        return
+    for recipe in auto.candidates if auto else [quant.get(options["quant"])]:
+        plan.check_target(target, recipe, recipes=quant.catalogue())
 
 
 def plan_of(source: ModelSource, options: dict[str, Any]) -> BuildPlan:
@@ -102,12 +108,14 @@ def default_folder(model: str, plan: BuildPlan) -> Path:
     return workspace.engine_dir(workspace.slug(f"{name}-{plan.gpu.name}-{plan.conversion.recipe.name}"))
 
 
-def run_plan(plan: BuildPlan, source: ModelSource, folder: Path, *, progress: Any) -> tuple[EngineManifest, bool]:
+def run_plan(
+    plan: BuildPlan, source: ModelSource, folder: Path, *, bounds: Bounds | None = None, progress: Any
+) -> tuple[EngineManifest, bool]:
     """Carry a plan out into FOLDER, which appears whole; return its manifest and whether anything was done."""
     need_packages("torch", "safetensors", "tokenizers", *(["openvino"] if plan.gpu.is_cpu else []))
     from toolkit.cli import building
 
-    return building.run(plan, source, folder, progress)
+    return building.run(plan, source, folder, progress, bounds=bounds)
 
 
 def show_plan(plan: BuildPlan, folder: Path, *, as_json: bool) -> None:
@@ -148,6 +156,7 @@ def show_result(manifest: EngineManifest, folder: Path, *, is_new: bool, as_json
                 "is_reused": not is_new,
                 "bytes": size,
                 "durations_s": dict(manifest.durations_s),
+                "evaluation": manifest.evaluation,
                 "limits": manifest.plan["limits"],
             }
         )

@@ -90,12 +90,18 @@ def layout_options(command: F) -> F:
 def conversion_plan(model: ModelSpec, options: dict[str, Any], source: ModelSource) -> ConversionPlan:
     """Return the ConversionPlan that the options ask for, and say what the user would not expect."""
     from toolkit import convert, plan
-    from toolkit.cli import output, source_options
+    from toolkit.cli import auto_options, output, source_options
 
+    auto = auto_options.auto_of(options)
     found = convert.survey_of(source, model)
-    recipe = source_options.recipe_of(options["quant"], found, options.get("layout", "trtllm"))
+    recipe = (
+        plan.mixed.recipe_of(auto)
+        if auto
+        else source_options.recipe_of(options["quant"], found, options.get("layout", "trtllm"))
+    )
+    own_groups = None if options["group_size"] else source_options.group_size_of(recipe, found)
     asked = plan.AskedCheckpoint(
-        group_size=options["group_size"] or source_options.group_size_of(recipe, found),
+        group_size=options["group_size"] or own_groups,
         dtype=options["dtype"],
         device=options["device"],
         layout=options.get("layout", "trtllm"),
@@ -105,14 +111,14 @@ def conversion_plan(model: ModelSpec, options: dict[str, Any], source: ModelSour
     )
     is_calibrated = recipe.needs_calibration or asked.kv_cache == "int8"
     made = plan.conversion(
-        model, recipe, asked=asked, calibration=_calibration(model, options) if is_calibrated else None
+        model, recipe, asked=asked, calibration=_calibration(model, options) if is_calibrated else None, auto=auto
     )
     made = dataclasses.replace(made, is_source_kept=options["quant"] == source_options.KEEP)
     if found:
         output.note(source_options.sentence(convert.outlook_of(made, source), made))
     for choice in made.choices:
         if choice.name == "group_size" and made.group_size != recipe.default_group_size:
-            output.note(f"Group size {choice.value}: {choice.reason}.")
+            output.note(f"Group size {choice.value}: {'as the source has it' if own_groups else choice.reason}.")
     return made
 
 

@@ -9,8 +9,11 @@ from typing import Any
 import click
 
 from toolkit.cli import output
+from toolkit.cli.auto_options import auto_options, measure_of, searched, sentence
 from toolkit.cli.model_options import conversion_plan, layout_options, need_packages, quantization_options
+from toolkit.cli.quality import as_document, bounds_left, bounds_of, judge, need_gates
 from toolkit.cli.source_options import facts
+from toolkit.specs import ConversionPlan, Evaluation, ModelSource, Progress, QualityGate
 
 EPILOG = output.examples(
     "trtk quantize demo --quant int4 -o checkpoints/demo-int4",
@@ -21,10 +24,11 @@ EPILOG = output.examples(
 
 @click.command(epilog=EPILOG)
 @click.argument("model")
-@click.option("--quant", required=True, metavar="NAME", help="How to quantize; `trtk quants` lists the names.")
+@click.option("--quant", required=True, metavar="NAME", help="How; `trtk quants` lists the names. `keep`: as the source is.")
 @click.option("-o", "--output", "folder", required=True, type=click.Path(path_type=Path), help="Folder to make.")
 @layout_options
 @quantization_options
+@auto_options
 @output.json_option
 def quantize(model: str, folder: Path, as_json: bool, **options: Any) -> None:
     """Quantize MODEL into a checkpoint: TensorRT-LLM's, one file a rank, or the unified Hugging Face layout.
@@ -40,9 +44,14 @@ def quantize(model: str, folder: Path, as_json: bool, **options: Any) -> None:
         source = models.locate(model, progress=progress)
         converted = conversion_plan(models.read(source), options, source)
         needed = plan.memory.checkpoint_bytes(converted.model, converted.recipe, converted.group_size)
-        is_new = convert.run(converted, source, folder, weights_bytes=needed, progress=progress)
+        if converted.auto:  # candidates lie beside the checkpoint until the search ends
+            needed *= 3
+        measure = measure_of(converted, source, progress)
+        is_new = convert.run(converted, source, folder, weights_bytes=needed, progress=progress, measure=measure)
+        judged = _judged(folder, converted, source, options, progress)
     size = sum(file.stat().st_size for file in folder.glob("*.safetensors"))
     duration_s = time.monotonic() - started
+    found = searched(folder)
     result = {
         "checkpoint": str(folder),
         "quant": converted.recipe.name,
@@ -59,11 +68,25 @@ def quantize(model: str, folder: Path, as_json: bool, **options: Any) -> None:
         "revision": source.revision,
         **facts(converted, source),
         "bytes": size,
+        "assignment": found,
+        "evaluation": as_document(*judged) if judged else None,
         "is_reused": not is_new,
         "duration_s": round(duration_s, 3),
     }
     if as_json:
         output.document(result)
-        return
-    what = f"took {duration_s:.1f} s" if is_new else "is already there"
-    output.text(f"{folder} {what}: {converted.recipe.name}, {size / 1e6:.1f} MB.")
+    else:
+        what = f"took {duration_s:.1f} s" if is_new else "is already there"
+        output.text(f"{folder} {what}: {converted.recipe.name}, {size / 1e6:.1f} MB.")
+        if found:
+            output.text(sentence(found))
+    if judged:
+        need_gates(judged[1], folder)
+
+
+def _judged(
+    folder: Path, plan: ConversionPlan, source: ModelSource, options: dict[str, Any], progress: Progress
+) -> tuple[Evaluation, tuple[QualityGate, ...]] | None:
+    """Return the evaluation that the gates ask for, None where there are none."""
+    bounds = bounds_left(plan, bounds_of(options))
+    return judge(folder, source, bounds, device=options["device"], progress=progress) if bounds else None

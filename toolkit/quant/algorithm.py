@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from toolkit.quant.statistics import Wanted
 from toolkit.specs import QuantRecipe
+from toolkit.specs.parts import by_module
 from toolkit.weights import Linear
 
 if TYPE_CHECKING:
@@ -32,10 +33,7 @@ class LinearGroup:
     @property
     def modules(self) -> list[dict[str, torch.Tensor]]:
         """The weights that an engine fuses into one module: q, k and v; fc and gate of the same expert."""
-        found: dict[str, dict[str, torch.Tensor]] = {}
-        for part, weight in self.weights.items():
-            found.setdefault(part.rpartition(".")[0], {})[part] = weight
-        return list(found.values())
+        return by_module(self.weights)
 
     def voters(self, count: int) -> torch.Tensor:
         """Return about COUNT rows of all parts together, evenly spread, float32: those that a search is scored on."""

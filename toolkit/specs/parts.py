@@ -7,7 +7,12 @@ mlp.experts.{e}.fc|gate|proj   mlp.shared_expert.fc|gate|proj
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import TypeVar
+
 from toolkit.specs.model import ModelSpec
+
+T = TypeVar("T")
 
 MLP = ("fc", "gate", "proj")
 EXPERT = "mlp.experts.{expert}."
@@ -87,3 +92,11 @@ def modules(spec: ModelSpec, layer: int) -> dict[str, tuple[str, ...]]:
         elif name == "proj" or not is_fused:
             found[part] = (part,)
     return found
+
+
+def by_module(values: Mapping[str, T]) -> list[dict[str, T]]:
+    """Return what parts of a group hold by the module that an engine fuses them into: q, k and v; one expert's."""
+    found: dict[str, dict[str, T]] = {}
+    for part, value in values.items():
+        found.setdefault(part.rpartition(".")[0], {})[part] = value
+    return list(found.values())
