@@ -23,7 +23,9 @@ EPILOG = output.examples(
 @click.command(epilog=EPILOG)
 @click.argument("model")
 @click.option("--gpu", required=True, metavar="NAME", help="Card to build for, or `cpu`; `trtk gpus` lists them.")
-@click.option("--quant", required=True, metavar="NAME", help="How; `trtk quants` lists the names. `keep`: as the source is.")
+@click.option(
+    "--quant", required=True, metavar="NAME", help="How; `trtk quants` lists the names. `keep`: as the source is."
+)
 @click.option(
     "-o", "--output", "folder", type=click.Path(path_type=Path), help="Folder to make; engines/MODEL-GPU-QUANT."
 )

@@ -6,8 +6,11 @@ import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from toolkit import convert, engine, repository
+from toolkit.cli.auto_options import measure_of
+from toolkit.cli.quality import Bounds, as_document, bounds_left, judge, need_gates
 from toolkit.files import FolderLock, replace_folder, write_json
 from toolkit.plan import memory
 from toolkit.specs import BuildPlan, EngineManifest, ModelSource, Progress, RepositorySpec, to_json
@@ -16,31 +19,44 @@ from toolkit.specs import BuildPlan, EngineManifest, ModelSource, Progress, Repo
 BUNDLE_MOUNT = "/bundle"
 
 
-def run(plan: BuildPlan, source: ModelSource, folder: Path, progress: Progress) -> tuple[EngineManifest, bool]:
-    """Build into FOLDER.partial and rename; a folder that is already this build is left alone."""
+def run(
+    plan: BuildPlan, source: ModelSource, folder: Path, progress: Progress, *, bounds: Bounds | None = None
+) -> tuple[EngineManifest, bool]:
+    """Build into FOLDER.partial and rename; a folder that is already this build is left alone.
+
+    Raises GateError when the checkpoint misses BOUNDS, before anything is compiled; the checkpoint is kept.
+    """
+    bounds = bounds_left(plan.conversion, bounds or Bounds())
     with FolderLock(folder):
         if engine.is_current(folder, plan, source):
             manifest = engine.manifest_of(folder)
             assert manifest, "is_current read it"
+            _evaluated(plan, source, folder, bounds, progress)
             return manifest, False
         work = folder.with_name(folder.name + ".partial")
-        durations = _steps(plan, source, work, progress)
-        manifest = engine.seal(plan, source, work, durations_s=durations, progress=progress)
+        durations, evaluation = _steps(plan, source, work, bounds, progress)
+        manifest = engine.seal(plan, source, work, durations_s=durations, evaluation=evaluation, progress=progress)
         replace_folder(work, folder)
         return manifest, True
 
 
-def _steps(plan: BuildPlan, source: ModelSource, work: Path, progress: Progress) -> dict[str, float]:
+def _steps(
+    plan: BuildPlan, source: ModelSource, work: Path, bounds: Bounds, progress: Progress
+) -> tuple[dict[str, float], dict[str, Any] | None]:
+    """Return the seconds of each step, and the evaluation where one was made."""
     converted = plan.conversion
     needed = memory.checkpoint_bytes(converted.model, converted.recipe, converted.group_size)
     checkpoint = work / engine.CHECKPOINT
 
     def quantize() -> None:
-        convert.run(converted, source, checkpoint, weights_bytes=2 * needed, progress=progress)
+        measure = measure_of(converted, source, progress)
+        convert.run(converted, source, checkpoint, weights_bytes=2 * needed, progress=progress, measure=measure)
         keep_only(checkpoint)
 
+    evaluation: dict[str, Any] = {}
     steps: dict[str, Callable[[], object]] = {
         "quantize": quantize,
+        "evaluate": lambda: evaluation.update(_evaluated(plan, source, work, bounds, progress)),
         "tokenizer": lambda: shutil.copytree(checkpoint / "tokenizer", work / engine.TOKENIZER, dirs_exist_ok=True),
         "compile": lambda: engine.compile_plan(plan, work, progress=progress),
         "repository": lambda: repository.write(repository.render(repository_spec(plan)), work / engine.REPOSITORY),
@@ -51,7 +67,21 @@ def _steps(plan: BuildPlan, source: ModelSource, work: Path, progress: Progress)
         started = time.monotonic()
         step()
         durations[name] = time.monotonic() - started
-    return durations
+    if not bounds:
+        del durations["evaluate"]
+    return durations, evaluation or None
+
+
+def _evaluated(
+    plan: BuildPlan, source: ModelSource, folder: Path, bounds: Bounds, progress: Progress
+) -> dict[str, Any]:
+    """Return what the gates ask for, nothing where there are none; raises GateError when one is missed."""
+    if not bounds:
+        return {}
+    checkpoint = folder / engine.CHECKPOINT
+    found, gates = judge(checkpoint, source, bounds, device=plan.conversion.device, progress=progress)
+    need_gates(gates, checkpoint)
+    return as_document(found, gates)
 
 
 def keep_only(kept: Path) -> None:

@@ -24,7 +24,9 @@ EPILOG = output.examples(
 
 @click.command(epilog=EPILOG)
 @click.argument("model")
-@click.option("--quant", required=True, metavar="NAME", help="How; `trtk quants` lists the names. `keep`: as the source is.")
+@click.option(
+    "--quant", required=True, metavar="NAME", help="How; `trtk quants` lists the names. `keep`: as the source is."
+)
 @click.option("-o", "--output", "folder", required=True, type=click.Path(path_type=Path), help="Folder to make.")
 @layout_options
 @quantization_options

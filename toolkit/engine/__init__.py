@@ -57,6 +57,7 @@ def seal(
     folder: Path,
     *,
     durations_s: dict[str, float],
+    evaluation: dict[str, Any] | None = None,
     progress: Progress = no_progress,
 ) -> EngineManifest:
     """Hash everything in FOLDER and write manifest.json, last: with it the artefact is whole."""
@@ -78,6 +79,7 @@ def seal(
         durations_s={step: round(seconds, 3) for step, seconds in durations_s.items()},
         tool_versions={"trtk": __version__, "python": platform.python_version(), **used.versions()},
         is_deferred=used.is_deferred,
+        evaluation=evaluation,
     )
     write_json(folder / MANIFEST, to_json(manifest))
     return manifest

@@ -34,6 +34,7 @@ class EngineManifest:
     durations_s: Mapping[str, float]
     tool_versions: Mapping[str, str]
     is_deferred: bool = False  # True: the engine is compiled on the target, at first start
+    evaluation: Mapping[str, Any] | None = None  # of the checkpoint, where a quality gate asked for it
 
 
 def manifest_from_json(document: Any) -> EngineManifest:
