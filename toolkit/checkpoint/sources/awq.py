@@ -60,9 +60,13 @@ class AwqReader:
 
 def _columns_in_order(words: torch.Tensor) -> torch.Tensor:
     """Return uint8 [N, rows] of int32 [rows, N/8]."""
-    nibbles = packed.unpacked(words)
-    ordered = nibbles.reshape(words.shape[0], -1, 8)[:, :, list(NIBBLE_OF_COLUMN)]
-    return ordered.reshape(words.shape[0], -1).T.contiguous()
+    import torch
+
+    turned = words.T.contiguous()
+    made = torch.empty(turned.shape[0], 8, turned.shape[1], dtype=torch.uint8)
+    for column, nibble in enumerate(NIBBLE_OF_COLUMN):
+        made[:, column] = (turned >> (4 * nibble)) & 0x0F
+    return made.flatten(0, 1)
 
 
 SOURCE = SourceMethod(name="awq", open=AwqReader)
