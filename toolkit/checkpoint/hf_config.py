@@ -9,7 +9,7 @@ from typing import Any
 
 from toolkit import __version__
 from toolkit.checkpoint.assignment import Assignment
-from toolkit.checkpoint.hf_tensors import small_names, tensors_of, written_name
+from toolkit.checkpoint.hf_tensors import small_names, tensors_of
 from toolkit.checkpoint.trtllm_quantization import MIXED, entry
 from toolkit.models import family_of, parts
 from toolkit.specs import ConversionPlan, QuantRecipe
@@ -43,10 +43,10 @@ OF_THE_SOURCE = ("quantization_config", "compression_config")
 
 def documents(plan: ConversionPlan, assignment: Assignment, folder: Path) -> dict[str, dict[str, Any]]:
     """Return the JSON files that describe a checkpoint of the model in FOLDER, config.json last."""
-    config = _language_config(json.loads((folder / "config.json").read_text(encoding="utf-8")))
+    config: dict[str, Any] = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     for key in OF_THE_SOURCE:
         config.pop(key, None)
-    config |= {"dtype": plan.dtype, "torch_dtype": plan.dtype}
+    config["torch_dtype" if "torch_dtype" in config else "dtype"] = plan.dtype
     algos = assignment.algos - {None}
     if algos == {BLOCK_FP8}:
         return {"config.json": {**config, "quantization_config": _block_fp8(plan, assignment)}}
@@ -57,16 +57,6 @@ def documents(plan: ConversionPlan, assignment: Assignment, folder: Path) -> dic
         "hf_quant_config.json": {"producer": PRODUCER, "quantization": nested},
         "config.json": {**config, "quantization_config": _flat(nested)},
     }
-
-
-def _language_config(config: dict[str, Any]) -> dict[str, Any]:
-    """Return the config of the language model alone where the source holds a vision tower as well."""
-    text = config.get("text_config")
-    if not text:
-        return config
-    shared = {key: config[key] for key in ("eos_token_id", "bos_token_id", "pad_token_id") if key in config}
-    architecture = config["architectures"][0].replace("ForConditionalGeneration", "ForCausalLM")
-    return {**text, **shared, "architectures": [architecture]}
 
 
 def _nested(plan: ConversionPlan, assignment: Assignment) -> dict[str, Any]:
@@ -128,7 +118,7 @@ def _by_module(plan: ConversionPlan, assignment: Assignment) -> dict[str, QuantR
     found: dict[str, QuantRecipe | None] = {}
     for layer in range(spec.num_layers):
         group_of = {part: group for group, members in parts.groups(spec, layer).items() for part in members}
-        prefix = written_name(names.layer.format(index=layer))
+        prefix = names.layer.format(index=layer)
         for name, members in tensors_of(spec, names, layer).items():
             found[f"{prefix}{name}"] = assignment.of[layer, group_of[members[0]]]
     return found
@@ -137,11 +127,11 @@ def _by_module(plan: ConversionPlan, assignment: Assignment) -> dict[str, QuantR
 def _kept(plan: ConversionPlan, assignment: Assignment) -> list[str]:
     """Return the modules that stay in 16 bits, routers above all: a loader fails on the shape of an unlisted one."""
     names, spec = family_of(plan.model.architecture).tensors, plan.model
-    found = {written_name(names.lm_head), written_name(names.embedding)}
+    found = {names.lm_head, names.embedding}
     recipes = _by_module(plan, assignment)
     found |= {name for name, recipe in recipes.items() if recipe is None or recipe.quant_algo is None}
     for layer in range(spec.num_layers):
         small = small_names(spec, names, layer)
-        prefix = written_name(names.layer.format(index=layer))
+        prefix = names.layer.format(index=layer)
         found |= {f"{prefix}{name}" for module, name in small.items() if module not in names.norms}
     return sorted(found)

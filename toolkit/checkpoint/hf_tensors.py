@@ -19,8 +19,6 @@ if TYPE_CHECKING:
 
 #: Formats of which loaders read input factors for o_proj and down_proj alone: what reads a norm has them in the norm.
 FOLDED = {"W4A16_AWQ", "W4A8_AWQ"}
-#: Of a model whose language part lies below a multimodal one; the language part is all that is written.
-LANGUAGE_PREFIX = "language_model."
 KV_SCALES = {"attention.k_scale": "k_proj.k_scale", "attention.v_scale": "v_proj.v_scale"}
 
 
@@ -29,7 +27,7 @@ def layer_tensors(plan: ConversionPlan, names: TensorNames, layer: Layer) -> Ite
     import torch
 
     dtype: torch.dtype = getattr(torch, plan.dtype)
-    prefix = written_name(names.layer.format(index=layer.index))
+    prefix = names.layer.format(index=layer.index)
     linears, tensors = with_folded_norms(plan.model, layer)
     for name, members in tensors_of(plan.model, names, layer.index).items():
         joined = joined_rows([linears[part] for part in members])
@@ -41,11 +39,6 @@ def layer_tensors(plan: ConversionPlan, names: TensorNames, layer: Layer) -> Ite
     attention = names.linears["attention.q"].rpartition(".")[0]
     for scalar, value in layer.scalars.items():
         yield f"{prefix}{attention}.{KV_SCALES[scalar]}", torch.tensor(value, dtype=torch.float32)
-
-
-def written_name(name: str) -> str:
-    """Return the name of a module in a checkpoint of the language model alone."""
-    return name.removeprefix(LANGUAGE_PREFIX)
 
 
 def tensors_of(spec: ModelSpec, names: TensorNames, layer: int) -> dict[str, list[str]]:

@@ -61,7 +61,7 @@ class HfWriter:
 
     def write_embedding(self, weight: torch.Tensor) -> None:
         """Write the embedding."""
-        name = hf_tensors.written_name(self.names.embedding)
+        name = self.names.embedding
         self._write("embedding", [(f"{name}.weight", as_dtype(weight, self.dtype, name))])
 
     def write_layer(self, layer: Layer) -> None:
@@ -70,7 +70,7 @@ class HfWriter:
 
     def write_head(self, norm: torch.Tensor, head: torch.Tensor) -> None:
         """Write the final norm and, unless it is the embedding, the output matrix."""
-        name, head_name = (hf_tensors.written_name(name) for name in (self.names.final_norm, self.names.lm_head))
+        name, head_name = self.names.final_norm, self.names.lm_head
         ends = [(f"{name}.weight", as_dtype(norm - self.spec.norm_offset, self.dtype, name))]
         if not self.spec.is_tied:
             ends.append((f"{head_name}.weight", as_dtype(head, self.dtype, head_name)))
