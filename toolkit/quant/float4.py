@@ -12,18 +12,19 @@ if TYPE_CHECKING:
 
 #: The largest E2M1 number.
 MAX = 6.0
+FLOAT32_EXPONENT = 0x7F800000
 MAGNITUDES = (0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0)
 
 
-def rounded_(values: torch.Tensor) -> torch.Tensor:
+def nearest_(values: torch.Tensor) -> torch.Tensor:
     """Replace float32 values by the nearest E2M1 numbers, ties to the even code; beyond 6 is 6."""
     import torch
 
-    # The steps are 0.5 below 2, 1 below 4 and 2 from there; ties of these grids are E2M1's, and round() takes them to
-    # even multiples, which are the even codes.
-    magnitudes = values.abs().clamp_(max=MAX)
-    steps = torch.full_like(magnitudes, 0.5).masked_fill_(magnitudes >= 2, 1.0).masked_fill_(magnitudes >= 4, 2.0)
-    return magnitudes.div_(steps).round_().mul_(steps).copysign_(values)
+    values.clamp_(-MAX, MAX)
+    # Between powers of two the numbers are evenly spaced, by half the lower power; below 1 as between 1 and 2. round()
+    # takes ties to even multiples, and those are the even codes.
+    steps = (values.view(torch.int32) & FLOAT32_EXPONENT).view(torch.float32).clamp_(1, 4).mul_(0.5)
+    return values.div_(steps).round_().mul_(steps)
 
 
 def codes(numbers: torch.Tensor) -> torch.Tensor:

@@ -32,7 +32,7 @@ def block_scales(values: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
 def rounded(values: torch.Tensor, scales: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
     """Return float32 [..., K] of E2M1 numbers, not yet multiplied by their scales again."""
     blocks = values.unflatten(-1, (-1, BLOCK))
-    return float4.rounded_(blocks / (scales.float() * scale).unsqueeze(-1)).flatten(-2)
+    return float4.nearest_(blocks / (scales.float() * scale).unsqueeze(-1)).flatten(-2)
 
 
 def dequantized(numbers: torch.Tensor, scales: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:

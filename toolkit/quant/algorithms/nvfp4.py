@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from toolkit.quant import float4, nvfp4
+from toolkit.quant import gptq, nvfp4, nvfp4_search
 from toolkit.quant.algorithm import Algorithm, LinearGroup, Settings
 from toolkit.quant.blocks import amax
-from toolkit.quant.statistics import Wanted
+from toolkit.quant.statistics import Wanted, diagonal_blocks
 from toolkit.specs import QuantRecipe
 from toolkit.weights import Linear
 
@@ -16,16 +16,19 @@ def quantize(group: LinearGroup, settings: Settings) -> dict[str, Linear]:  # no
 
     assert group.statistics, "nvfp4 needs calibration"
     linears = {}
+    gram = group.statistics.gram
+    blocks, feedback = diagonal_blocks(gram, nvfp4.BLOCK), gptq.feedback(gram)
+    activation_scale = nvfp4.global_scale(torch.tensor(group.statistics.amax, device=gram.device))
     for module in group.modules:
         scale = nvfp4.global_scale(torch.stack([amax(weight) for weight in module.values()]).amax())
         for part, weight in module.items():
-            scales = nvfp4.block_scales(plain := weight.float(), scale)
+            codes, scales = nvfp4_search.quantized(weight, scale, blocks, feedback)
             linears[part] = Linear(
                 algo="NVFP4",
-                weight=float4.codes(nvfp4.rounded(plain, scales, scale)),
+                weight=codes,
                 weight_scale=scales,
                 weight_scale_2=scale,
-                activation_scale=nvfp4.global_scale(torch.tensor(group.statistics.amax, device=scale.device)),
+                activation_scale=activation_scale,
             )
     return linears
 
@@ -41,8 +44,12 @@ ALGORITHM = Algorithm(
         default_group_size=nvfp4.BLOCK,
         group_sizes=(nvfp4.BLOCK,),
         needs_calibration=True,
-        papers=("NVIDIA, Pretraining Large Language Models with NVFP4, arXiv:2509.25149",),
+        papers=(
+            "NVIDIA, Pretraining Large Language Models with NVFP4, arXiv:2509.25149",
+            "Cook et al., Four Over Six, arXiv:2512.02010",
+            "Frantar et al., GPTQ: Accurate Post-Training Quantization, arXiv:2210.17323",
+        ),
     ),
     quantize=quantize,
-    wanted=Wanted.AMAX,
+    wanted=Wanted.GRAM,
 )

@@ -1,0 +1,57 @@
+"""NVFP4 codes for known inputs: block scales by their output error, then rounding with feedback, some rows at a time.
+
+A block's largest weight need not become 6: with another scale the seven others may fit better (the idea of Cook et al.,
+Four Over Six, arXiv:2512.02010, taken on to every scale nearby).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from toolkit.quant import float4, float8, gptq, nvfp4
+from toolkit.quant.blocks import chunks, row_blocks
+
+if TYPE_CHECKING:
+    import torch
+
+#: What a block's scale is multiplied by: below 1 its largest weights are clipped, at 1.5 the largest becomes 4.
+RATIOS = (1.0, 0.8, 0.9, 1.1, 1.25, 1.4, 1.5)
+
+
+def quantized(
+    weight: torch.Tensor, scale: torch.Tensor, blocks: torch.Tensor, feedback: gptq.Feedback
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return uint8 codes [N, K] and float8_e4m3fn block scales [N, K/16] under a global scale.
+
+    `blocks` [K/16, 16, 16] are those on the diagonal of E[x x'], `feedback` is of the whole.
+    """
+    import torch
+
+    codes = torch.empty(weight.shape, dtype=torch.uint8, device=weight.device)
+    scales = torch.empty(weight.shape[0], blocks.shape[0], dtype=torch.float8_e4m3fn, device=weight.device)
+    for rows in chunks(weight):
+        plain = weight[rows].float()
+        scales[rows] = searched_scales(plain, scale, blocks)
+        real = scales[rows].float() * scale
+        codes[rows] = float4.codes(gptq.rounded(plain, real, feedback, nearest=float4.nearest_))
+    return codes, scales
+
+
+def searched_scales(weight: torch.Tensor, scale: torch.Tensor, blocks: torch.Tensor) -> torch.Tensor:
+    """Return the float8_e4m3fn scales [N, K/16] with the least output error of each block alone."""
+    import torch
+
+    found = torch.empty(weight.shape[0], blocks.shape[0], dtype=torch.float8_e4m3fn, device=weight.device)
+    for rows in row_blocks(weight):
+        by_block = weight[rows].unflatten(1, (-1, nvfp4.BLOCK)).transpose(0, 1).contiguous()  # [K/16, n, 16]
+        plain = nvfp4.block_scales(by_block, scale).float()  # [K/16, n, 1]
+        best, best_error = plain, torch.full_like(plain, torch.inf)
+        for ratio in RATIOS:
+            tried = (plain * ratio).clamp_(nvfp4.SMALLEST, float8.MAX).to(torch.float8_e4m3fn).float()
+            real = tried * scale
+            change = float4.nearest_(by_block / real).mul_(real).sub_(by_block)
+            error = torch.bmm(change, blocks).mul_(change).sum(-1, keepdim=True)
+            best = torch.where(error < best_error, tried, best)
+            best_error = torch.minimum(error, best_error)
+        found[rows] = best.squeeze(-1).T.to(torch.float8_e4m3fn)
+    return found
