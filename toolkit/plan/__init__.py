@@ -53,7 +53,7 @@ def conversion(
         mixed.check(model, auto, asked)
     stored = storage.check(model, recipe, asked)
     size, choices = groups.choose(model, recipe, asked.group_size, sharding=asked.sharding)
-    kv_cache, kv_choice = storage.kv_cache(recipe, asked.kv_cache)
+    kv_cache, kv_choice = storage.kv_cache(recipe, asked.kv_cache, layout=asked.layout)
     is_calibrated = storage.needs_calibration(recipe, kv_cache)
     if is_calibrated and calibration is None:
         who = recipe.name if recipe.needs_calibration else f"--kv-cache {kv_cache}"

@@ -5,14 +5,15 @@ from __future__ import annotations
 from toolkit.errors import PlanInfeasible
 from toolkit.specs import ModelSpec, QuantRecipe, Sharding
 
-#: Two rows share a byte in these formats.
-PACKED_BY_ROWS = {"W4A16_AWQ", "W4A8_AWQ"}
 #: Both sides of FP8_BLOCK_SCALES' blocks.
 BLOCK = 128
 
 
-def check(model: ModelSpec, recipe: QuantRecipe, sharding: Sharding) -> None:
-    """Raise PlanInfeasible, naming the option, when ranks would get unequal or broken shares."""
+def check(model: ModelSpec, sharding: Sharding) -> None:
+    """Raise PlanInfeasible, naming the option, when ranks would get unequal shares.
+
+    Rows that share a byte stay together: where whole groups fit into a rank's inputs, its rows are even in number.
+    """
     tp = sharding.tp
     _check_experts(model, sharding)
     if sharding.pp > model.num_layers:
@@ -31,8 +32,6 @@ def check(model: ModelSpec, recipe: QuantRecipe, sharding: Sharding) -> None:
         _need_divisible(what, width, parts)
     if model.architecture.startswith("Gemma"):  # TensorRT-LLM's class shares the embedding and refuses to pad it
         _need_divisible("vocabulary entries", model.vocab_size, tp)
-    if recipe.quant_algo in PACKED_BY_ROWS:
-        _check_even(model, recipe, sharding)
 
 
 def row_parallel_inputs(model: ModelSpec, sharding: Sharding) -> dict[str, int]:
@@ -90,23 +89,6 @@ def _widths(model: ModelSpec, sharding: Sharding) -> list[tuple[str, int, int]]:
         if moe.shared_intermediate_size:
             found.append(("shared expert intermediate size", moe.shared_intermediate_size, sharding.tp))
     return found
-
-
-def _check_even(model: ModelSpec, recipe: QuantRecipe, sharding: Sharding) -> None:
-    """Two rows share a byte: a rank's rows must be even in number, or a byte would have to be torn."""
-    keys = max(1, model.num_kv_heads // sharding.tp) * model.head_dim
-    rows = {
-        "attention.q": model.num_heads * model.head_dim // sharding.tp,
-        "attention.k": keys,
-        **{what: width // parts for what, width, parts in _widths(model, sharding)},
-    }
-    for part, count in rows.items():
-        if count % 2:
-            raise PlanInfeasible(
-                f"{recipe.name} packs two rows into a byte, but {part} has {count} rows on each rank of --tp "
-                f"{sharding.tp}.",
-                hint="Try a smaller --tp, or --quant int8.",
-            )
 
 
 def _need_divisible(what: str, count: int, parts: int) -> None:

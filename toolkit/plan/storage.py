@@ -14,7 +14,9 @@ AUTO, NONE, FP8, INT8 = "auto", "none", "fp8", "int8"
 DTYPE = "float16"
 #: Algorithms that TensorRT-LLM's PyTorch backend has no loader for; ModelOpt writes them all the same.
 NO_KNOWN_HF_LOADER = {"W8A8_SQ_PER_CHANNEL"}
-FLOAT8_ALGOS = {"FP8", "FP8_PER_CHANNEL_PER_TOKEN", "FP8_BLOCK_SCALES", "NVFP4", "W4A8_AWQ"}
+FLOAT8_ALGOS = {"FP8", "FP8_PER_CHANNEL_PER_TOKEN", "NVFP4", "W4A8_AWQ"}
+#: Algorithms whose checkpoints are described in DeepSeek's words, which are silent about the KV cache.
+SILENT_ALGOS = {"FP8_BLOCK_SCALES"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,7 +40,7 @@ def check(model: ModelSpec, recipe: QuantRecipe, asked: AskedCheckpoint) -> tupl
                 f"{recipe.name} exists in the unified Hugging Face layout only; --format {TRTLLM} cannot hold it.",
                 hint=f"Try --format {HF}.",
             )
-        shards.check(model, recipe, asked.sharding)
+        shards.check(model, asked.sharding)
         return ()
     if asked.sharding != Sharding():
         raise PlanInfeasible(
@@ -68,8 +70,20 @@ def dtype(recipe: QuantRecipe, asked: str | None) -> str:
     return asked or recipe.dtype or DTYPE
 
 
-def kv_cache(recipe: QuantRecipe, asked: str) -> tuple[str | None, Choice]:
+def kv_cache(recipe: QuantRecipe, asked: str, *, layout: str) -> tuple[str | None, Choice]:
     """Return how keys and values are cached, None for the model's dtype, and why."""
+    if layout == HF and asked == INT8:
+        raise PlanInfeasible(
+            f"--kv-cache {INT8} is of the engine flow; who loads --format {HF} has no such cache.",
+            hint=f"Try --kv-cache {FP8}.",
+        )
+    if recipe.quant_algo in SILENT_ALGOS and asked in {AUTO, FP8}:
+        if asked == FP8:
+            raise PlanInfeasible(
+                f"The description of a {recipe.name} checkpoint has no place for a KV cache type.",
+                hint="Leave --kv-cache out, and set the cache's type where the checkpoint is served.",
+            )
+        return None, Choice(name="kv_cache", value=NONE, reason="the format's description has no place for it")
     if asked != AUTO:
         chosen = None if asked == NONE else asked
         return chosen, Choice(name="kv_cache", value=asked, reason="as asked")
