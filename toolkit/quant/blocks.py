@@ -46,3 +46,10 @@ def row_amax(weight: torch.Tensor) -> torch.Tensor:
     for rows in row_blocks(weight):
         found[rows] = weight[rows].abs().amax(1)
     return found
+
+
+def column_amax(weight: torch.Tensor) -> torch.Tensor:
+    """Return the largest magnitude of each column, float32 [K]."""
+    import torch
+
+    return torch.stack([weight[rows].abs().amax(0).float() for rows in row_blocks(weight)]).amax(0)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from toolkit.quant.blocks import row_amax, row_blocks
+from toolkit.quant.blocks import row_blocks
 
 if TYPE_CHECKING:
     import torch
@@ -20,17 +20,23 @@ def scale_of(amax: torch.Tensor) -> torch.Tensor:
 
 def row_scales(weight: torch.Tensor) -> torch.Tensor:
     """Return amax/127 of each row, float32 [N]."""
-    return scale_of(row_amax(weight))
+    return scale_of(weight.abs().amax(1))
 
 
-def stored_weight(weight: torch.Tensor, scales: torch.Tensor) -> torch.Tensor:
-    """Return int8 [N, K]: clamp(round(w/s), -128, 127)."""
+def stored_weight(weight: torch.Tensor, factors: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return int8 [N, K] and float32 row scales [N] of a weight whose columns are divided by FACTORS [K].
+
+    ModelOpt's rule: clamp(round(w/s), -128, 127).
+    """
     import torch
 
     found = torch.empty(weight.shape, dtype=torch.int8, device=weight.device)
+    scales = torch.empty(weight.shape[0], device=weight.device)
     for rows in row_blocks(weight):
-        found[rows] = (weight[rows].float() / scales[rows].unsqueeze(1)).round_().clamp_(QMIN, QMAX).to(torch.int8)
-    return found
+        scaled = weight[rows].float() / factors
+        scales[rows] = row_scales(scaled)
+        found[rows] = scaled.div_(scales[rows].unsqueeze(1)).round_().clamp_(QMIN, QMAX)
+    return found, scales
 
 
 def rounded(values: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:

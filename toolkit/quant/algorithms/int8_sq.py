@@ -12,15 +12,14 @@ from toolkit.weights import Linear
 def quantize(group: LinearGroup, settings: Settings) -> dict[str, Linear]:
     """Return integers with a scale per row; the whole group shares the factors and the scale of its input."""
     assert group.statistics, "int8_sq needs calibration"
-    prequant = smoothquant.search(group, settings.dtype).prequant
+    prequant = smoothquant.search(group, settings.dtype)
     activation_scale = int8.scale_of((group.statistics.max_abs * prequant.float()).amax())
     linears = {}
     for part, weight in group.weights.items():
-        scaled = weight.float() / prequant.float()
-        scales = int8.row_scales(scaled)
+        integers, scales = int8.stored_weight(weight, prequant.float())
         linears[part] = Linear(
             algo="W8A8_SQ_PER_CHANNEL",
-            weight=int8.stored_weight(scaled, scales),
+            weight=integers,
             weight_scale=scales,
             activation_scale=activation_scale,
             prequant=prequant,
@@ -40,5 +39,5 @@ ALGORITHM = Algorithm(
         papers=("Xiao et al., SmoothQuant: Accurate and Efficient Post-Training Quantization, arXiv:2211.10438",),
     ),
     quantize=quantize,
-    wanted=Wanted.CHANNELS | Wanted.GRAM,
+    wanted=Wanted.CHANNELS,
 )
