@@ -44,8 +44,10 @@ class FormatTable:
         return next(matches, {}).get("quant_algo")
 
 
-def linear_of(module: str, stored: Stored, algo: str | None, *, expert: int | None = None) -> Linear:
-    """Return a module's Linear, unpacked; EXPERT picks one of a stacked module."""
+def linear_of(
+    module: str, stored: Stored, algo: str | None, *, expert: int | None = None, layout: str = "trtllm"
+) -> Linear:
+    """Return a module's Linear, unpacked, from tensors under a layout's names; EXPERT picks one of a stacked module."""
     import torch
 
     if "weight" not in stored:
@@ -54,7 +56,8 @@ def linear_of(module: str, stored: Stored, algo: str | None, *, expert: int | No
     if is_float and algo not in ROUNDED_BY_BUILDER:
         algo = None  # a module that the producer left alone without listing it
     form = quant.format_of(algo)
-    fields = {field: stored[name] for field, name in form.trtllm_names.items() if name in stored}
+    names = form.trtllm_names if layout == "trtllm" else form.hf_names
+    fields = {field: stored[name] for field, name in names.items() if name in stored}
     if expert is not None:
         fields = {field: _of_expert(field, tensor, expert) for field, tensor in fields.items()}
     for field in SCALES:

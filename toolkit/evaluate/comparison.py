@@ -50,7 +50,7 @@ class Comparison:
         layers = []
         for index in range(self.spec.num_layers):
             progress(STEP, index, total)
-            layers.append(self._layer(base.layer(index).as_float32(), other.layer(index), hidden, bent))
+            layers.append(self._layer(base.layer(index), other.layer(index), hidden, bent))
         progress(STEP, self.spec.num_layers, total)
         scores = self._scores(base, other, hidden, bent)
         progress(STEP, total, total)

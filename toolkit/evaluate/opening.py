@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from toolkit import models
+from toolkit.checkpoint.hf_reader import UnifiedCheckpoint
 from toolkit.checkpoint.json_file import json_object
 from toolkit.checkpoint.shards import Shards
 from toolkit.checkpoint.source import SourceModel
@@ -31,7 +33,7 @@ def open_original(source: ModelSource, spec: ModelSpec, *, device: str) -> Sourc
     return SourceModel(Shards(Path(source.path)), family_of(spec.architecture).tensors, spec, device=device)
 
 
-def open_checkpoint(folder: Path, spec: ModelSpec, *, device: str) -> TrtllmCheckpoint:
+def open_checkpoint(folder: Path, spec: ModelSpec, *, device: str) -> TrtllmCheckpoint | UnifiedCheckpoint:
     """Return a checkpoint of either layout, or that of a build; raises UsageError for anything else."""
     if not folder.is_dir():
         raise UsageError(f"There is no folder {folder}.", hint="CHECKPOINT is a folder that `trtk quantize` made.")
@@ -49,8 +51,20 @@ def open_checkpoint(folder: Path, spec: ModelSpec, *, device: str) -> TrtllmChec
             f"{folder} holds a compiled TensorRT engine, whose weights cannot be read back.",
             hint="Give the checkpoint that it was built from.",
         )
+    if config.get("architectures"):
+        _check_unified(folder, spec)
+        return UnifiedCheckpoint(folder, family_of(spec.architecture).tensors, spec, device=device)
     _check_trtllm(folder, config, spec)
     return TrtllmCheckpoint(folder, family_of(spec.architecture).tensors, spec, device=device)
+
+
+def _check_unified(folder: Path, spec: ModelSpec) -> None:
+    found = models.read(ModelSource(name=str(folder), path=str(folder), revision="local"))
+    for field in (*SHAPE_FIELDS.values(), "intermediate_size"):
+        if getattr(found, field) != getattr(spec, field):
+            raise _other_model(folder, field, getattr(found, field), getattr(spec, field))
+    if found.vocab_size < spec.vocab_size:
+        raise _other_model(folder, "vocab_size", found.vocab_size, spec.vocab_size)
 
 
 def _check_trtllm(folder: Path, config: dict[str, Any], spec: ModelSpec) -> None:
