@@ -23,8 +23,8 @@ from pathlib import Path
 PEER = Path(__file__).with_name("modelopt_quantize.py")
 
 
-def run_measured(command: list[str]) -> tuple[float, float]:
-    """Run a command; return its seconds and its peak RSS in MiB."""
+def run_measured(command: list[str]) -> tuple[float, float, float]:
+    """Run a command; return its seconds, its peak RSS in MiB and the CPU seconds of all its threads."""
     started = time.monotonic()
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
     assert process.stderr
@@ -34,7 +34,7 @@ def run_measured(command: list[str]) -> tuple[float, float]:
     process.stderr.close()
     if status:
         raise SystemExit(f"{' '.join(command)} failed: {said[-2000:]}")
-    return time.monotonic() - started, usage.ru_maxrss / 1024
+    return time.monotonic() - started, usage.ru_maxrss / 1024, usage.ru_utime + usage.ru_stime
 
 
 def commands(asked: argparse.Namespace, name: str) -> dict[str, list[str]]:
@@ -68,7 +68,7 @@ def main() -> None:
     asked = parser.parse_args()
     asked.work.mkdir(parents=True, exist_ok=True)
     for name in asked.formats:
-        runs: dict[str, list[tuple[float, float]]] = {}
+        runs: dict[str, list[tuple[float, float, float]]] = {}
         for _ in range(asked.rounds):
             for who, command in commands(asked, name).items():
                 shutil.rmtree(asked.work / f"{who}-{name}", ignore_errors=True)
@@ -76,11 +76,12 @@ def main() -> None:
         for who, measured in runs.items():
             found = quality(asked, asked.work / f"{who}-{name}")
             ratios = [theirs[0] / mine[0] for theirs, mine in zip(measured, runs["trtk"], strict=True)]
+            cpu_s = statistics.median(run[2] for run in measured)
             print(
                 f"{name:8} {who:17} {statistics.median(run[0] for run in measured):7.1f} s "
                 f"({statistics.median(ratios):5.2f} x trtk, {min(ratios):.2f}-{max(ratios):.2f})  "
-                f"{max(run[1] for run in measured):5.0f} MiB  KL {found['kl']:.4f}  ppl {found['ppl']:.2f} "
-                f"(base {found['ppl_base']:.2f})  top1 {found['top1']:.4f}",
+                f"CPU {cpu_s:6.1f} s  {max(run[1] for run in measured):5.0f} MiB  "
+                f"KL {found['kl']:.4f}  ppl {found['ppl']:.2f} (base {found['ppl_base']:.2f})  top1 {found['top1']:.4f}",
                 flush=True,
             )
 
