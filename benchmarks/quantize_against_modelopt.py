@@ -81,7 +81,8 @@ def main() -> None:
                 f"{name:8} {who:17} {statistics.median(run[0] for run in measured):7.1f} s "
                 f"({statistics.median(ratios):5.2f} x trtk, {min(ratios):.2f}-{max(ratios):.2f})  "
                 f"CPU {cpu_s:6.1f} s  {max(run[1] for run in measured):5.0f} MiB  "
-                f"KL {found['kl']:.4f}  ppl {found['ppl']:.2f} (base {found['ppl_base']:.2f})  top1 {found['top1']:.4f}",
+                f"KL {found['kl']:.4f}  ppl {found['ppl']:.2f} (base {found['ppl_base']:.2f})  "
+                f"top1 {found['top1']:.4f}",
                 flush=True,
             )
 
