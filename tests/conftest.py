@@ -39,6 +39,17 @@ def own_folders(monkeypatch, tmp_path_factory):
     monkeypatch.setenv("TRTK_STATE", str(tmp_path_factory.mktemp("state")))
 
 
+@pytest.fixture(scope="module")
+def one_thread():
+    """Compute on one thread: those that wait for one another cost more than such small matrices."""
+    import torch
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
 TEXTS = [
     "The quick brown fox jumps over the lazy dog.",
     "Numbers such as 1, 22 and 333 are written in digits.",

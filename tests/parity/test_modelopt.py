@@ -15,7 +15,7 @@ from tests.convert.checkpoints import convert_model
 from tests.parity import modelopt_exports as peer
 from toolkit.specs import Sharding
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("one_thread")]
 CASES = [(family, recipe) for family in peer.FAMILIES for recipe in peer.RECIPES]
 #: What ModelOpt 0.47 cannot export, or exports broken.
 CANNOT = {
@@ -60,15 +60,6 @@ class Case:
         """Our checkpoint."""
         convert_model(self.folder, self.work / name, self.recipe, **options)
         return self.work / name
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    """Threads that wait for one another cost more than such small matrices."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module")
