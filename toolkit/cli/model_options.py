@@ -100,25 +100,30 @@ def conversion_plan(model: ModelSpec, options: dict[str, Any], source: ModelSour
         else source_options.recipe_of(options["quant"], found, options.get("layout", "trtllm"))
     )
     own_groups = None if options["group_size"] else source_options.group_size_of(recipe, found)
+    is_kept = options["quant"] == source_options.KEEP
     asked = plan.AskedCheckpoint(
         group_size=options["group_size"] or own_groups,
         dtype=options["dtype"],
         device=options["device"],
         layout=options.get("layout", "trtllm"),
         sharding=Sharding(**{name: options.get(name, 1) for name in ("tp", "pp", "ep")}),
-        kv_cache=options["kv_cache"],
+        kv_cache="none" if is_kept and options["kv_cache"] == "auto" else options["kv_cache"],
         exclude=options["exclude"],
     )
     is_calibrated = recipe.needs_calibration or asked.kv_cache == "int8"
     made = plan.conversion(
         model, recipe, asked=asked, calibration=_calibration(model, options) if is_calibrated else None, auto=auto
     )
-    made = dataclasses.replace(made, is_source_kept=options["quant"] == source_options.KEEP)
+    made = dataclasses.replace(made, is_source_kept=is_kept)
     if found:
         output.note(source_options.sentence(convert.outlook_of(made, source), made))
     for choice in made.choices:
         if choice.name == "group_size" and made.group_size != recipe.default_group_size:
             output.note(f"Group size {choice.value}: {'as the source has it' if own_groups else choice.reason}.")
+        if choice.name == "kv_cache" and made.kv_cache != asked.kv_cache and made.kv_cache:
+            output.note(f"KV cache {choice.value}: {choice.reason}.")
+        if choice.name == "format":
+            output.note(f"--format {choice.value}: {choice.reason}.")
     return made
 
 
