@@ -60,7 +60,7 @@ def eval(checkpoint: Path, model: str, as_json: bool, **options: Any) -> None:
 def show(found: Evaluation, gates: tuple[QualityGate, ...]) -> None:
     """Show where quality is lost, and how much in all."""
     names = list(dict.fromkeys(group for layer in found.layers for group in layer.groups))
-    columns = ["layer", "behind it", *(name.removeprefix("attention.") for name in names)]
+    columns = ["layer", "behind it", *map(_column, names)]
     rows = [
         (layer.layer, f"{layer.hidden:.2%}", *(_cell(layer.groups, name) for name in names)) for layer in found.layers
     ]
@@ -72,6 +72,10 @@ def show(found: Evaluation, gates: tuple[QualityGate, ...]) -> None:
         *((f"gate {gate.name}", verdict(gate), f"{gate.value:.4g}, at most {gate.limit:g}") for gate in gates),
     ]
     output.table("Against the original", ["figure", "value", ""], figures)
+
+
+def _column(group: str) -> str:
+    return group.removeprefix("attention.").replace("mlp.shared_expert.", "shared ")
 
 
 def _cell(groups: Any, name: str) -> str:
