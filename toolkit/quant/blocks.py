@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 #: Elements of a block: 1 MiB of float32 for a CPU's second-level cache; on a GPU enough to keep all of it busy.
 CPU_ELEMENTS, GPU_ELEMENTS = 1 << 18, 1 << 25
 #: Elements of a chunk that goes column by column: enough rows to keep a column's work above its calls.
-CHUNK_ELEMENTS = 1 << 23
+CPU_CHUNK_ELEMENTS, GPU_CHUNK_ELEMENTS = 1 << 23, 1 << 27
 
 
 def row_blocks(weight: torch.Tensor) -> Iterator[slice]:
@@ -21,7 +21,7 @@ def row_blocks(weight: torch.Tensor) -> Iterator[slice]:
 
 def chunks(weight: torch.Tensor) -> Iterator[slice]:
     """Yield the rows of a matrix in larger pieces, for work whose temporaries are as large as the piece."""
-    return _slices(weight, GPU_ELEMENTS if weight.is_cuda else CHUNK_ELEMENTS)
+    return _slices(weight, GPU_CHUNK_ELEMENTS if weight.is_cuda else CPU_CHUNK_ELEMENTS)
 
 
 def _slices(weight: torch.Tensor, elements: int) -> Iterator[slice]:

@@ -47,7 +47,8 @@ def values(stored: torch.Tensor) -> torch.Tensor:
 
 def packed(stored: torch.Tensor) -> torch.Tensor:
     """Return uint8 [N, K/2] of codes [N, K]: even columns in the low nibble, odd ones in the high."""
-    return stored[:, 0::2] | (stored[:, 1::2] << 4)
+    assert stored.shape[1] % 2 == 0, f"two columns share a byte, and there are {stored.shape[1]}"
+    return (stored[:, 1::2] << 4).bitwise_or_(stored[:, 0::2])
 
 
 def unpacked(weight: torch.Tensor) -> torch.Tensor:

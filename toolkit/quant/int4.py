@@ -43,7 +43,7 @@ def rounded_to_nearest(weight: torch.Tensor, group_size: int) -> tuple[torch.Ten
     scales = torch.empty(weight.shape[0], weight.shape[1] // group_size, device=weight.device)
     for rows in row_blocks(weight):
         scales[rows] = group_scales(block := weight[rows].float(), group_size)
-        integers[rows] = rounded(block, scales[rows]).to(torch.int8)
+        integers[rows] = rounded(block, scales[rows])
     return integers, scales
 
 
@@ -66,8 +66,12 @@ def packed(integers: torch.Tensor) -> torch.Tensor:
     """Return int8 [N/2, K]: row 2i in the low nibble, row 2i+1 in the high one, two's complement."""
     import torch
 
-    nibbles = integers.to(torch.int8).view(torch.uint8) & 0x0F
-    return (nibbles[0::2] | (nibbles[1::2] << 4)).view(torch.int8)
+    assert integers.shape[0] % 2 == 0, f"two rows share a byte, and there are {integers.shape[0]}"
+    low, high = integers.view(torch.uint8)[0::2], integers.view(torch.uint8)[1::2]
+    found = torch.empty(low.shape, dtype=torch.uint8, device=low.device)
+    for rows in row_blocks(found):
+        torch.bitwise_left_shift(high[rows], 4, out=found[rows]).bitwise_or_(low[rows] & 0x0F)
+    return found.view(torch.int8)
 
 
 def unpacked(weight: torch.Tensor) -> torch.Tensor:

@@ -33,7 +33,7 @@ def quantized(group: LinearGroup, prequant: torch.Tensor, *, group_size: int) ->
         for rows in chunks(weight):
             scaled = weight[rows].float() / factors
             scales[rows] = clipped_scales(scaled, blocks)
-            integers[rows] = gptq.rounded(scaled, scales[rows], feedback, nearest=int4.nearest_).to(torch.int8)
+            integers[rows] = gptq.rounded(scaled, scales[rows], feedback, nearest=int4.nearest_)
         linears[part] = Linear(algo="W4A16_AWQ", weight=integers, weight_scale=scales, prequant=prequant)
     return linears
 

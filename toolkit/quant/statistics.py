@@ -96,7 +96,16 @@ class InputStatistics:
 
     def output_error(self, change: torch.Tensor) -> torch.Tensor:
         """Return the summed mean squared error that a change [n, K] of the weight makes in the output, float32 []."""
-        return (change @ self.gram).mul_(change).sum()
+        import torch
+
+        gram, columns = self.gram, change.shape[1]
+        total = torch.zeros((), device=change.device)
+        for start in range(0, columns, PANEL_COLUMNS):  # products below the diagonal count for those above
+            stop = min(start + PANEL_COLUMNS, columns)
+            own = change[:, start:stop]
+            total += (own @ gram[start:stop, start:stop]).mul_(own).sum()
+            total += 2 * (change[:, stop:] @ gram[stop:, start:stop]).mul_(own).sum()
+        return total
 
     @property
     def mean_abs(self) -> torch.Tensor:
