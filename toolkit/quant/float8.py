@@ -26,7 +26,8 @@ def stored_weight(weight: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
 
     found = torch.empty(weight.shape, dtype=torch.float8_e4m3fn, device=weight.device)
     for rows in row_blocks(weight):
-        found[rows] = stored(weight[rows], scale if scale.dim() == 0 else scale[rows].unsqueeze(1))
+        own = scale if scale.dim() == 0 else scale[rows].unsqueeze(1)
+        found[rows] = (weight[rows].float() / own).clamp_(-MAX, MAX)
     return found
 
 
