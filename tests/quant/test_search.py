@@ -161,3 +161,16 @@ def test_smoothing_beats_every_fixed_alpha_that_it_tried():
         errors = [fixed(alpha, patch) for alpha in (*smoothquant.ALPHAS, 0.0)]
     assert searched <= 1.02 * min(errors)
     assert searched < 0.5 * errors[-1]
+
+
+@pytest.mark.parametrize("alpha", [0.5, 1.0])
+def test_smoothing_divides_inputs_and_multiplies_weights_by_the_papers_factors(alpha, monkeypatch):
+    weights, inputs = random_weights(), random_inputs()
+    monkeypatch.setattr(smoothquant, "ALPHAS", (alpha,))
+
+    prequant = quantized("int8_sq", weights, inputs)["attention.k"].prequant.double()
+
+    of_weights = torch.cat([weight.double() for weight in weights.values()]).abs().amax(0)
+    papers = inputs.double().abs().amax(0) ** alpha / of_weights ** (1 - alpha)
+    ratios = prequant * papers  # 1 / prequant, up to one factor for all that keeps float16 in range
+    assert torch.allclose(ratios, ratios[0].expand(256), rtol=2e-3)
