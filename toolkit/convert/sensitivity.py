@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 #: Tokens that go through a layer together: bounds what one backward step keeps.
 TOKENS_AT_ONCE = 512
 #: Tokens that are scored, fewer where the hidden states of every layer would not fit.
-MAX_TOKENS, MAX_BYTES = 4096, 2 << 30
+MAX_TOKENS, MAX_BYTES = 2048, 2 << 30
 STEP = "Weigh the candidates"
 #: (layer, group) → recipe name → nats per token
 Scores = dict[tuple[int, str], dict[str, float]]
