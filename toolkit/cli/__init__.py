@@ -135,6 +135,9 @@ def main(ctx: click.Context) -> None:
     trtk serve
     trtk bench
     """
+    # torch's threads spin while they wait for each other: beside any other work on the machine that costs several times
+    # the time. Read when torch is loaded, which is later than this.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     name, tables = ctx.invoked_subcommand or "", defaults_from_file()
     command = main.get_command(ctx, name)
     if command and name in tables:
