@@ -40,6 +40,7 @@ def run_measured(command: list[str]) -> tuple[float, float, float]:
 def commands(asked: argparse.Namespace, name: str) -> dict[str, list[str]]:
     """Return what is run for a format, by who runs it."""
     mine = [sys.executable, "-m", "toolkit.cli", "quantize", asked.model, "--quant", name, "--calib", asked.text]
+    mine += ["--kv-cache", "none"]  # as ModelOpt's default configurations leave it
     found = {"trtk": [*mine, "-o", str(asked.work / f"trtk-{name}")]}
     for dtype in asked.dtypes:
         out = str(asked.work / f"modelopt-{dtype}-{name}")
