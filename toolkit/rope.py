@@ -54,11 +54,6 @@ def fixed_until(model: ModelSpec) -> int | None:
     return int(scaling["original_max_position_embeddings"]) if scaling.get("rope_type") == "longrope" else None
 
 
-def inverse_frequencies(head_dim: int, theta: float, scaling: Mapping[str, Any] | None) -> list[float]:
-    """Return the inverse frequencies of a rope type that depends neither on length nor on a factor."""
-    return rotary(head_dim, theta, scaling)[0]
-
-
 def check(scaling: Mapping[str, Any], *, dim: int) -> None:
     """Raise PlanInfeasible when a rope_type is not known, misses a setting, or has factors for another width."""
     rope_type = scaling["rope_type"]

@@ -1,11 +1,14 @@
 """`trtk quantize` makes ranks, unified checkpoints and exclusions, and refuses by the option's name."""
 
 import json
+from types import SimpleNamespace
 
 import pytest
 from click.testing import CliRunner
 
-from toolkit.cli import main
+from toolkit import gpus
+from toolkit.cli import build, main
+from toolkit.errors import PlanInfeasible
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -64,3 +67,10 @@ def test_what_cannot_be_is_refused_with_a_hint(quantize, tmp_path, options, code
     assert message in " ".join(done.stderr.split())
     assert "Hint:" in done.stderr
     assert not (tmp_path / "out").exists()
+
+
+def test_a_kv_cache_that_the_flow_cannot_store_is_refused_by_name():
+    made = SimpleNamespace(conversion=SimpleNamespace(kv_cache="int8"), flow="llmapi", gpu=gpus.get("h100-sxm"))
+
+    with pytest.raises(PlanInfeasible, match=r"A KV cache in INT8 runs on no GPU in the llmapi flow; .* is sm_90\."):
+        build._need_kv_cache(made)

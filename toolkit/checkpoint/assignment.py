@@ -14,7 +14,7 @@ from toolkit.specs import ConversionPlan, ModelSpec, QuantRecipe
 
 @dataclass(frozen=True, kw_only=True)
 class Assignment:
-    """`of` holds a recipe, or None for 16 bits, for every (layer, group of models/parts.py)."""
+    """`of` holds a recipe, or None for 16 bits, for every (layer, group of specs/parts.py)."""
 
     of: Mapping[tuple[int, str], QuantRecipe | None] = field(default_factory=dict)
 

@@ -88,7 +88,25 @@ def plan_of(source: ModelSource, options: dict[str, Any]) -> BuildPlan:
     if target.gpu.is_cpu:
         options = {**options, "kv_cache": _cpu_kv_cache(options["kv_cache"])}
     converted = conversion_plan(models.read(source), options, source)
-    return plan.make(converted, target, asked, recipes=quant.catalogue())
+    made = plan.make(converted, target, asked, recipes=quant.catalogue())
+    _need_kv_cache(made)
+    return made
+
+
+def _need_kv_cache(made: BuildPlan) -> None:
+    """Refuse a KV cache type that the GPU is known not to store in the plan's flow."""
+    from toolkit.errors import PlanInfeasible
+    from toolkit.quant import matrix
+
+    algo = made.conversion.kv_cache.upper() if made.conversion.kv_cache else None
+    known = matrix.supported_kv_cache_sms(algo, made.flow)
+    if algo and made.gpu.sm not in (*known, *matrix.unverified_kv_cache_sms(algo, made.flow)):
+        listing = ", ".join(f"sm_{sm}" for sm in known)
+        raise PlanInfeasible(
+            f"A KV cache in {algo} runs on {listing or 'no GPU'} in the {made.flow} flow; {made.gpu.title} is "
+            f"sm_{made.gpu.sm}.",
+            hint="Try --kv-cache none.",
+        )
 
 
 def _cpu_kv_cache(asked: str) -> str:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from toolkit.specs import QuantRecipe
 
-#: (layer, group of models/parts.py)
+#: (layer, group of specs/parts.py)
 Key = tuple[int, str]
 
 
