@@ -8,8 +8,9 @@ import os
 import socket
 from typing import Any
 
+from toolkit import processes
 from toolkit.errors import MissingError, UsageError
-from toolkit.serve import processes, records
+from toolkit.serve import records
 from toolkit.specs import ServeSpec
 
 

@@ -8,11 +8,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from toolkit import files, specs, workspace
+from toolkit import files, processes, specs, workspace
 from toolkit.errors import UsageError
-from toolkit.serve import processes
+from toolkit.processes import Process
 from toolkit.serve.backend import MARKER
-from toolkit.serve.processes import Process
 from toolkit.specs import Endpoint
 
 SCHEMA_VERSION = 1

@@ -12,9 +12,10 @@ import uuid
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from toolkit import processes
 from toolkit.errors import MissingError, ServerError, TrtkError, UsageError
 from toolkit.serve import backend as backends
-from toolkit.serve import ports, processes, records, stopping, triton_http, triton_log
+from toolkit.serve import ports, records, stopping, triton_http, triton_log
 from toolkit.serve.backend import Launch
 from toolkit.serve.records import NOT_STARTED, Record
 from toolkit.specs import Endpoint, Progress, ServeSpec, no_progress

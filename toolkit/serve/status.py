@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from toolkit import processes
 from toolkit.errors import UsageError
-from toolkit.serve import processes, records, triton_http
+from toolkit.serve import records, triton_http
 from toolkit.serve.records import NOT_STARTED, Record
 from toolkit.specs import Endpoint
 

@@ -11,10 +11,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from toolkit import processes
 from toolkit.errors import ServerError, UsageError
-from toolkit.serve import processes, records
+from toolkit.processes import Process
+from toolkit.serve import records
 from toolkit.serve.backend import shm_prefix
-from toolkit.serve.processes import Process
 from toolkit.serve.records import NOT_STARTED, Record
 from toolkit.specs import Endpoint
 

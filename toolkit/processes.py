@@ -1,4 +1,4 @@
-"""What /proc says: which processes are a server's, whether one is still the one we started, who holds a port."""
+"""What /proc says: which processes belong together, whether one is still the one we started, who holds a port."""
 
 from __future__ import annotations
 
