@@ -75,7 +75,7 @@ def test_what_another_plan_left_is_not_sealed_into_the_build(model, tmp_path):
     for stale in ("engine/rank0.engine", "checkpoint.partial/rank0.safetensors", "model_repository/old/config.pbtxt"):
         (work / stale).parent.mkdir(parents=True, exist_ok=True)
         (work / stale).write_bytes(b"of another plan")
-    (work / "build_engine.sh").write_text("of another plan")
+    (work / "start.py").write_text("of another plan")
     (work / "plan.json").write_text("{}")
     (work / "link").symlink_to(tmp_path / "clean")
 

@@ -194,9 +194,9 @@ def test_for_an_nvidia_gpu_a_bundle_is_left(place):
 
     assert (document["kind"], document["sm"], document["is_deferred"]) == ("trtllm", 86, True)
     assert json.loads((target / "checkpoint/config.json").read_text())["quantization"]["quant_algo"] == "W4A16_AWQ"
-    script = (target / "build_engine.sh").read_text()
-    assert 'trtllm-build \\\n  --checkpoint_dir "$bundle/checkpoint"' in script
-    assert "nvcr.io/nvidia/tritonserver:26.07-trtllm-python-py3" in script
+    bundle = json.loads((target / "bundle.json").read_text())
+    assert bundle["commands"]["86"][:3] == ["trtllm-build", "--checkpoint_dir", "{checkpoint}"]
+    assert bundle["image"] == "nvcr.io/nvidia/tritonserver:26.07-trtllm-python-py3"
     config = (target / "model_repository/tensorrt_llm/config.pbtxt").read_text()
     assert 'backend: "tensorrtllm"' in config
     code, _, err = run_trtk("serve", target, "--detach", cwd=folder, env=env)

@@ -70,7 +70,7 @@ def test_a_bundle_for_a_gpu_says_where_it_can_be_served():
         targets.find(Path("engines/a4500"))
 
     assert str(refused.value) == (
-        "engines/a4500 holds a bundle, whose engine build_engine.sh compiles on the target, for NVIDIA RTX A4500; "
+        "engines/a4500 holds a bundle, whose engine start.py compiles on the target, for NVIDIA RTX A4500; "
         "the embedded server runs on the CPU."
     )
     assert refused.value.hint == (

@@ -41,8 +41,8 @@ EPILOG = output.examples(
 def build(model: str, folder: Path | None, dry_run: bool, as_json: bool, **options: Any) -> None:
     """Build MODEL for a GPU: checkpoint, engine, Triton repository and manifest in one folder.
 
-    With `--gpu cpu` the engine is compiled here. For an NVIDIA GPU the folder is a bundle: build_engine.sh compiles
-    the engine on the target, inside the image that serves it.
+    With `--gpu cpu` the engine is compiled here. For an NVIDIA GPU the folder is a bundle: its start.py compiles the
+    engine on the target, inside the image that serves it, and then serves it.
     """
     from toolkit import models
 
@@ -184,6 +184,6 @@ def show_result(manifest: EngineManifest, folder: Path, *, is_new: bool, as_json
     output.text(f"{folder} is {'built' if is_new else 'already built'}: {manifest.kind}, {size / 1e6:.1f} MB.")
     if manifest.is_deferred:
         output.text(f"It is a bundle for {gpu['title']} (sm_{gpu['sm']}): the engine is compiled on the target, in")
-        output.text(f"{release['image']}, by {folder / 'build_engine.sh'}.")
+        output.text(f"{release['image']}, by {folder / 'start.py'}.")
     else:
         output.text(f"Next: trtk serve {folder}")

@@ -11,12 +11,11 @@ from typing import Any
 from toolkit import convert, engine, repository
 from toolkit.cli.auto_options import measure_of
 from toolkit.cli.quality import Bounds, as_document, bounds_left, judge, need_gates
+from toolkit.engine import bundle
+from toolkit.engine.toolchains import trtllm
 from toolkit.files import FolderLock, replace_folder, write_json
 from toolkit.plan import memory
 from toolkit.specs import BuildPlan, EngineManifest, ModelSource, Progress, RepositorySpec, to_json
-
-#: Where a bundle is mounted in the serving image.
-BUNDLE_MOUNT = "/bundle"
 
 
 def run(
@@ -60,6 +59,7 @@ def _steps(
         "tokenizer": lambda: shutil.copytree(checkpoint / "tokenizer", work / engine.TOKENIZER, dirs_exist_ok=True),
         "compile": lambda: engine.compile_plan(plan, work, progress=progress),
         "repository": lambda: repository.write(repository.render(repository_spec(plan)), work / engine.REPOSITORY),
+        "first start": lambda: None if plan.gpu.is_cpu else bundle.write_entry(plan, work, commands_by_sm(plan)),
         "plan": lambda: write_json(work / "plan.json", to_json(plan)),
     }
     durations = {}
@@ -95,6 +95,19 @@ def keep_only(kept: Path) -> None:
             path.unlink()
 
 
+def commands_by_sm(plan: BuildPlan) -> dict[int, list[str]]:
+    """Return what a bundle's first start compiles with on each SM that can run its recipe; nothing in other flows."""
+    sms = {plan.gpu.sm, *plan.conversion.recipe.sms_by_flow.get(plan.flow, ())}
+    if plan.toolchain != "trtllm":
+        return {sm: [] for sm in sms}
+    places = {
+        "checkpoint": bundle.CHECKPOINT_PLACE,
+        "output": bundle.OUTPUT_PLACE,
+        "timing_cache": bundle.TIMING_CACHE_PLACE,
+    }
+    return {sm: trtllm.command(plan, **places) for sm in sms}
+
+
 def repository_spec(plan: BuildPlan) -> RepositorySpec:
     """Return what the Triton repository of a plan says."""
     is_cpu = plan.gpu.is_cpu
@@ -102,7 +115,7 @@ def repository_spec(plan: BuildPlan) -> RepositorySpec:
         layout="inflight_batcher",
         engine_backend="openvino" if is_cpu else "tensorrtllm",
         tokenizer_dir="../tokenizer",
-        engine_dir="../engine" if is_cpu else f"{BUNDLE_MOUNT}/engine",
+        engine_dir="../engine" if is_cpu else bundle.ENGINE_LINK,
         max_batch_size=plan.limits.max_batch_size,
         max_seq_len=plan.limits.max_seq_len,
         max_num_tokens=plan.limits.max_num_tokens,

@@ -64,7 +64,7 @@ def _built(folder: Path, manifest: EngineManifest) -> Target:
         gpu = manifest.plan.get("gpu", {}).get("title", "an NVIDIA GPU")
         release = manifest.plan.get("release", {})
         engine = (
-            "a bundle, whose engine build_engine.sh compiles on the target," if manifest.is_deferred else "an engine"
+            "a bundle, whose engine start.py compiles on the target," if manifest.is_deferred else "an engine"
         )
         raise MissingError(
             f"{folder} holds {engine} for {gpu}; the embedded server runs on the CPU.",

@@ -1,0 +1,62 @@
+"""The command line of Triton."""
+
+import os
+import re
+import secrets
+from typing import NoReturn
+
+from first_start import BUNDLE, MISSING, Refused, say
+
+#: Only the holder of a key made at every start may use these: they read or change what is served.
+CLOSED_APIS = "model-repository,model-config,shared-memory,trace,logging"
+
+
+def become(world_size: int, further: list[str]) -> NoReturn:
+    """Replace this process by Triton."""
+    line = command(world_size, further)
+    say("Starting Triton: " + " ".join(hidden(word) for word in line))
+    try:
+        os.execvp(line[0], line)
+    except FileNotFoundError:
+        raise Refused(
+            f"This image has no {line[0]}.", hint="Run it in the image that bundle.json names.", code=MISSING
+        ) from None
+
+
+def command(world_size: int, further: list[str]) -> list[str]:
+    """Return the command line of Triton: one server, or one a rank under MPI."""
+    key = secrets.token_hex(16)
+    server = [
+        "tritonserver",
+        f"--model-repository={BUNDLE / 'model_repository'}",
+        "--disable-auto-complete-config",
+        "--strict-readiness=true",
+        "--exit-on-error=true",
+        "--log-format=ISO8601",
+        "--trace-config=level=OFF",
+    ]
+    front = [
+        "--allow-sagemaker=false",
+        "--allow-vertex-ai=false",
+        f"--http-restricted-api={CLOSED_APIS}:closed={key}",
+        f"--grpc-restricted-protocol={CLOSED_APIS}:closed={key}",
+        *further,
+    ]
+    if world_size == 1:
+        return [*server, "--model-control-mode=none", *front]
+    line = ["mpirun", *(["--allow-run-as-root"] if os.geteuid() == 0 else [])]
+    for rank in range(world_size):
+        prefix = f"--backend-config=python,shm-region-prefix-name=prefix{rank}_"
+        own = ["--model-control-mode=none", *front] if rank == 0 else worker()
+        line += [":"] * bool(rank) + ["-n", "1", *server, f"--id=rank{rank}", prefix, *own]
+    return line
+
+
+def worker() -> list[str]:
+    """Return what the other ranks get: only the first rank answers clients."""
+    off = [f"--allow-{door}=false" for door in ("http", "grpc", "metrics")]
+    return ["--model-control-mode=explicit", "--load-model=tensorrt_llm", *off]
+
+
+def hidden(word: str) -> str:
+    return re.sub(r":closed=[0-9a-f]+", ":closed=…", word)

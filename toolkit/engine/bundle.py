@@ -1,0 +1,47 @@
+"""What makes a folder start by itself inside the serving image: start.py, what it runs, and what it has to know."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from toolkit.files import disk_errors_named, write_json
+from toolkit.specs import BuildPlan
+from toolkit.templating import directory
+
+ENTRY, PARTS, DOCUMENT = "start.py", "first_start", "bundle.json"
+#: Words of a command line that only the start itself knows.
+CHECKPOINT_PLACE, OUTPUT_PLACE, TIMING_CACHE_PLACE = "{checkpoint}", "{output}", "{timing_cache}"
+#: Where a bundle finds the engine of the GPU that it runs on: a link that its start makes inside the container.
+ENGINE_LINK = "/tmp/trtk/engine"
+SCHEMA = 1
+
+
+def write_entry(plan: BuildPlan, folder: Path, commands: Mapping[int, Sequence[str]]) -> None:
+    """Write the entry script and bundle.json; COMMANDS has what to run on each SM that the bundle may start on."""
+    source = directory() / "bundle"
+    with disk_errors_named(folder / ENTRY):
+        shutil.copyfile(source / ENTRY, folder / ENTRY)
+        (folder / ENTRY).chmod(0o755)
+        (folder / PARTS).mkdir(exist_ok=True)
+        for path in sorted((source / PARTS).glob("*.py")):
+            shutil.copyfile(path, folder / PARTS / path.name)
+    write_json(folder / DOCUMENT, document(plan, commands))
+
+
+def document(plan: BuildPlan, commands: Mapping[int, Sequence[str]]) -> dict[str, Any]:
+    """Return what the entry script has to know; it cannot import toolkit."""
+    ranks = plan.limits.tp * plan.limits.pp
+    return {
+        "schema_version": SCHEMA,
+        "flow": plan.flow,
+        "quant": plan.conversion.recipe.name,
+        "image": plan.release.image,
+        "tensorrt_llm": plan.release.tensorrt_llm,
+        "tensorrt": plan.release.tensorrt,
+        "world_size": ranks,
+        "rank_weights_bytes": -(-plan.weights_bytes // ranks),
+        "commands": {str(sm): list(words) for sm, words in sorted(commands.items())},
+    }
