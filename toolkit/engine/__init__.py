@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import platform
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from toolkit import __version__
+from toolkit.engine.builder import BuildJob, builder
 from toolkit.engine.toolchain import CHECKPOINT, ENGINE, REPOSITORY, TOKENIZER, Toolchain
 from toolkit.files import sha256_file, write_json
 from toolkit.registry import by_name, entries_in, pick
@@ -46,9 +48,18 @@ def toolchain(name: str) -> Toolchain:
     return pick(table, name, kind="toolchain")
 
 
-def compile_plan(plan: BuildPlan, folder: Path, *, progress: Progress = no_progress) -> None:
-    """Compile FOLDER/checkpoint as the plan says."""
-    toolchain(plan.toolchain).compile(plan, folder, progress)
+def compile_plan(
+    plan: BuildPlan, folder: Path, *, job: BuildJob | None = None, progress: Progress = no_progress
+) -> Mapping[str, str]:
+    """Compile FOLDER/checkpoint as the plan says; return the versions of what compiled.
+
+    A toolchain that needs a builder leaves what can be compiled anywhere; JOB is for the plan's builder.
+    """
+    used = toolchain(plan.toolchain)
+    used.compile(plan, folder, progress)
+    if not used.needs_builder or job is None:
+        return used.versions()
+    return {**used.versions(), **builder(plan.builder).build(plan, job, progress)}
 
 
 def seal(
@@ -57,6 +68,7 @@ def seal(
     folder: Path,
     *,
     durations_s: dict[str, float],
+    tool_versions: Mapping[str, str] | None = None,
     evaluation: dict[str, Any] | None = None,
     progress: Progress = no_progress,
 ) -> EngineManifest:
@@ -77,8 +89,8 @@ def seal(
         model={**to_json(source), "shards": source_shards(source)},
         files=tuple(records),
         durations_s={step: round(seconds, 3) for step, seconds in durations_s.items()},
-        tool_versions={"trtk": __version__, "python": platform.python_version(), **used.versions()},
-        is_deferred=used.is_deferred,
+        tool_versions={"trtk": __version__, "python": platform.python_version(), **(tool_versions or used.versions())},
+        is_deferred=used.needs_builder and builder(plan.builder).is_deferred,
         evaluation=evaluation,
     )
     write_json(folder / MANIFEST, to_json(manifest))

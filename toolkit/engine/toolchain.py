@@ -18,6 +18,6 @@ class Toolchain:
 
     name: str
     kind: str  # of the manifest
-    is_deferred: bool  # True: the engine is compiled on the target
+    needs_builder: bool  # True: a builder compiles the engine, here or on the target
     compile: Callable[[BuildPlan, Path, Progress], None]
     versions: Callable[[], dict[str, str]]

@@ -53,4 +53,4 @@ def versions() -> dict[str, str]:
     return {name: metadata.version(name) for name in PACKAGES}
 
 
-TOOLCHAIN = Toolchain(name="openvino", kind="openvino", is_deferred=False, compile=compile_ir, versions=versions)
+TOOLCHAIN = Toolchain(name="openvino", kind="openvino", needs_builder=False, compile=compile_ir, versions=versions)

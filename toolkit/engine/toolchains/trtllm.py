@@ -21,4 +21,4 @@ def leave_to_the_target(plan: BuildPlan, folder: Path, progress: Progress) -> No
     """Compile nothing: an engine is bound to the GPU that it is compiled on, and the bundle's start.py does it there."""
 
 
-TOOLCHAIN = Toolchain(name="trtllm", kind="trtllm", is_deferred=True, compile=leave_to_the_target, versions=dict)
+TOOLCHAIN = Toolchain(name="trtllm", kind="trtllm", needs_builder=True, compile=leave_to_the_target, versions=dict)
