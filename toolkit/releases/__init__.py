@@ -7,7 +7,10 @@ from pathlib import Path
 
 from toolkit.errors import UnknownName
 from toolkit.registry import by_name, pick, toml_entry
+from toolkit.releases.contents import build_tool_of, llm_api_of
 from toolkit.specs import Release
+
+__all__ = ["AUTO", "build_tool_of", "catalogue", "default", "get", "latest_with_flow", "llm_api_of", "read"]
 
 FOLDER = Path(__file__).parent
 #: What a user may write for "the one that trtk recommends".

@@ -13,7 +13,8 @@ from toolkit.specs.artefacts import (
     ServeSpec,
     manifest_from_json,
 )
-from toolkit.specs.catalogue import CPU_SM, STAYS_16_BIT, GpuSpec, QuantRecipe, Release
+from toolkit.specs.builder_facts import LISTS, SWITCH, BuildFlag, BuildTool, LlmApi
+from toolkit.specs.catalogue import CPU_SM, MIXED_PRECISION, STAYS_16_BIT, GpuSpec, QuantRecipe, Release
 from toolkit.specs.evaluation import Evaluation, LayerError, QualityGate, gates_of
 from toolkit.specs.json_values import from_json, to_json
 from toolkit.specs.load import BenchReport, LoadProfile, RequestRecord
@@ -22,11 +23,16 @@ from toolkit.specs.plans import AutoSpec, BuildPlan, CalibrationSpec, Choice, Co
 
 __all__ = [
     "CPU_SM",
+    "LISTS",
     "MANIFEST_SCHEMA",
+    "MIXED_PRECISION",
     "STAYS_16_BIT",
+    "SWITCH",
     "AutoSpec",
     "BenchReport",
+    "BuildFlag",
     "BuildPlan",
+    "BuildTool",
     "CalibrationSpec",
     "Choice",
     "ConversionPlan",
@@ -37,6 +43,7 @@ __all__ = [
     "GpuSpec",
     "LayerError",
     "Limits",
+    "LlmApi",
     "LoadProfile",
     "ModelSource",
     "ModelSpec",

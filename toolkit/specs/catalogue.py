@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 
 #: The compute capability that stands for "no NVIDIA GPU": the CPU target.
 CPU_SM = 0
+#: TensorRT-LLM's quant_algo of a checkpoint whose modules have formats of their own.
+MIXED_PRECISION = "MIXED_PRECISION"
 
 #: TensorRT-LLM's default list of what a quantization leaves alone; a list in config.json replaces it whole.
 STAYS_16_BIT = (
