@@ -14,9 +14,22 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from toolkit.errors import MissingError
+from toolkit.errors import MissingError, UsageError
 
 CHUNK_BYTES = 1 << 22
+
+
+def json_object(path: Path, *, hint: str) -> dict[str, Any]:
+    """Return a file's JSON object; raises UsageError with a HINT when it is missing or something else."""
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise UsageError(f"There is no {path}.", hint=hint) from error
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise UsageError(f"{path} is not JSON: {error}.", hint=hint) from error
+    if not isinstance(document, dict):
+        raise UsageError(f"{path} is no JSON object.", hint=hint)
+    return document
 
 
 def canonical_json(document: Any) -> str:

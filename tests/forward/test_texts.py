@@ -117,7 +117,7 @@ def test_too_little_text_is_said_with_the_numbers(llama, tmp_path, name, content
     found = len(Tokenizer.from_file(str(llama[0] / "tokenizer.json")).encode("\n".join(texts)).ids)
 
     with pytest.raises(UsageError) as caught:
-        from_text(asked, llama[0] / "tokenizer.json", 320)
+        from_text(asked, llama[0], 320)
 
     assert str(caught.value) == f"{tmp_path / name} has {found} tokens; 64 samples of 16 need 1024."
     assert caught.value.hint == (
@@ -130,9 +130,7 @@ def test_ids_beyond_the_vocabulary_are_named(llama, tmp_path):
     ids = Tokenizer.from_file(str(llama[0] / "tokenizer.json")).encode("Hello there. " * 20).ids[:16]
 
     with pytest.raises(BuildError) as caught:
-        from_text(
-            CalibrationSpec(source=str(tmp_path / "a.txt"), samples=1, length=16), llama[0] / "tokenizer.json", 50
-        )
+        from_text(CalibrationSpec(source=str(tmp_path / "a.txt"), samples=1, length=16), llama[0], 50)
 
     assert str(caught.value) == f"The tokenizer makes the id {max(ids)}, beyond the model's vocabulary of 50."
 
@@ -141,4 +139,4 @@ def test_what_is_not_needed_is_not_read(llama, tmp_path):
     (tmp_path / "a.jsonl").write_text(lines([{"text": "word " * 400}] * 3) + "this is no JSON\n")
     asked = CalibrationSpec(source=str(tmp_path / "a.jsonl"), samples=2, length=16)
 
-    assert from_text(asked, llama[0] / "tokenizer.json", 320).shape == (2, 16)
+    assert from_text(asked, llama[0], 320).shape == (2, 16)

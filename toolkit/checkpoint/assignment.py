@@ -76,6 +76,8 @@ def _check_patterns(plan: ConversionPlan) -> None:
 
 def is_excluded(plan: ConversionPlan, layer: int, group: str) -> bool:
     """Return whether a pattern names any module of a group, in TensorRT-LLM's or Hugging Face's words."""
+    if not plan.exclude:  # names are many
+        return False
     names = list(module_names(plan.model, layer, group))
     return any(fnmatchcase(name, pattern) for name in names for pattern in plan.exclude)
 

@@ -9,10 +9,10 @@ from typing import Any
 
 from toolkit import __version__
 from toolkit.checkpoint.assignment import Assignment
-from toolkit.checkpoint.hf_tensors import small_names, tensors_of
-from toolkit.checkpoint.trtllm_quantization import MIXED, entry
+from toolkit.checkpoint.trtllm_quantization import entry
 from toolkit.models import family_of, parts
-from toolkit.specs import ConversionPlan, QuantRecipe
+from toolkit.models.parts import small_names, tensors_of
+from toolkit.specs import MIXED_PRECISION, ConversionPlan, QuantRecipe
 
 BLOCK_FP8 = "FP8_BLOCK_SCALES"
 #: compressed-tensors' words for the formats whose flat description has groups; targets are added.
@@ -66,7 +66,12 @@ def _nested(plan: ConversionPlan, assignment: Assignment) -> dict[str, Any]:
     if assignment.is_mixed:
         recipes = _by_module(plan, assignment)
         layers = {name: entry(plan, recipe) for name, recipe in recipes.items() if recipe and recipe.quant_algo}
-        return {"quant_algo": MIXED, **kv_cache, "quantized_layers": layers, "exclude_modules": _kept(plan, assignment)}
+        return {
+            "quant_algo": MIXED_PRECISION,
+            **kv_cache,
+            "quantized_layers": layers,
+            "exclude_modules": _kept(plan, assignment),
+        }
     described = entry(plan, used[0]) if used else {"quant_algo": None}
     return {**described, **kv_cache, "exclude_modules": _kept(plan, assignment)}
 
@@ -79,7 +84,7 @@ def _flat(nested: Mapping[str, Any]) -> dict[str, Any]:
         found["quant_algo"] = algo
     if algo in GROUPED:
         found["config_groups"] = {"group_0": {**SCHEMES[algo], "targets": ["Linear"]}}
-    if algo == MIXED:
+    if algo == MIXED_PRECISION:
         found["quantized_layers"] = nested["quantized_layers"]
         found["config_groups"] = _groups(nested["quantized_layers"])
     if nested["kv_cache_quant_algo"] == "FP8":

@@ -7,11 +7,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from toolkit.checkpoint.json_file import json_object
 from toolkit.checkpoint.module_reader import FormatTable, linear_of
 from toolkit.checkpoint.shards import E4M3, FLOATS, Shards
 from toolkit.checkpoint.source import SourceModel
 from toolkit.checkpoint.stored import Kind
+from toolkit.checkpoint.tensor_file import AGAIN
+from toolkit.files import json_object
 from toolkit.models import TensorNames
 from toolkit.specs import ModelSpec
 from toolkit.weights import Layer, Linear
@@ -101,6 +102,6 @@ def _stored(shards: Shards, module: str) -> dict[str, torch.Tensor]:
 def quantization_of(folder: Path) -> dict[str, Any]:
     """Return what says how a checkpoint is quantized: hf_quant_config.json's own, else config.json's."""
     if (folder / QUANT_CONFIG).is_file():
-        document: Mapping[str, Any] = json_object(folder / QUANT_CONFIG)
+        document: Mapping[str, Any] = json_object(folder / QUANT_CONFIG, hint=AGAIN)
         return dict(document.get("quantization") or document)
-    return dict(json_object(folder / "config.json").get("quantization_config") or {})
+    return dict(json_object(folder / "config.json", hint=AGAIN).get("quantization_config") or {})

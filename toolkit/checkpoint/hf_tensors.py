@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from toolkit import quant
 from toolkit.models import TensorNames, parts
-from toolkit.models.parts import tensor_name
+from toolkit.models.parts import small_names, tensors_of
 from toolkit.quant.float16 import as_dtype
 from toolkit.quant.formats import w8a16
 from toolkit.specs import ConversionPlan, ModelSpec
@@ -39,22 +39,6 @@ def layer_tensors(plan: ConversionPlan, names: TensorNames, layer: Layer) -> Ite
     attention = names.linears["attention.q"].rpartition(".")[0]
     for scalar, value in layer.scalars.items():
         yield f"{prefix}{attention}.{KV_SCALES[scalar]}", torch.tensor(value, dtype=torch.float32)
-
-
-def tensors_of(spec: ModelSpec, names: TensorNames, layer: int) -> dict[str, list[str]]:
-    """Return Hugging Face's linears of a layer, and the parts that each holds, in order."""
-    found: dict[str, list[str]] = {}
-    for part in parts.shapes(spec, layer):
-        found.setdefault(tensor_name(names, part), []).append(part)
-    return found
-
-
-def small_names(spec: ModelSpec, names: TensorNames, layer: int) -> dict[str, str]:
-    """Return the Hugging Face modules of a layer's norms, router and shared expert's gate, by our names."""
-    if not spec.is_moe_layer(layer):
-        return dict(names.norms)
-    routers = {"mlp.router": names.router, "mlp.shared_expert_gate": names.shared_expert_gate}
-    return {**names.norms, **{ours: name for ours, name in routers.items() if name}}
 
 
 def with_folded_norms(spec: ModelSpec, layer: Layer) -> tuple[dict[str, Linear], dict[str, torch.Tensor]]:

@@ -9,13 +9,12 @@ from typing import TYPE_CHECKING, Any
 from toolkit import quant
 from toolkit.errors import BuildError
 from toolkit.quant.format import WeightFormat
-from toolkit.specs import STAYS_16_BIT
+from toolkit.specs import MIXED_PRECISION, STAYS_16_BIT
 from toolkit.weights import Linear
 
 if TYPE_CHECKING:
     import torch
 
-MIXED = "MIXED_PRECISION"
 #: Formats whose file holds float weights that the builder rounds.
 ROUNDED_BY_BUILDER = {"W8A16", "W4A16"}
 SCALES = ("weight_scale", "weight_scale_2", "activation_scale")
@@ -36,7 +35,7 @@ class FormatTable:
         """Return a module's quant_algo, None for 16 bits; an exact name goes before a pattern."""
         if any(fnmatchcase(module, pattern) for pattern in self.excluded):
             return None
-        if self.algo != MIXED:
+        if self.algo != MIXED_PRECISION:
             return self.algo
         if module in self.layers:
             return self.layers[module].get("quant_algo")

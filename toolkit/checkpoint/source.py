@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from toolkit import quant
@@ -11,7 +10,7 @@ from toolkit.checkpoint.shards import Shards
 from toolkit.checkpoint.stored import Kind, reader_of
 from toolkit.errors import BuildError
 from toolkit.models import TensorNames, parts
-from toolkit.models.parts import tensor_name
+from toolkit.models.parts import small_names, tensor_name, tensors_of
 from toolkit.specs import ModelSpec
 from toolkit.weights import Layer, Linear, rows
 
@@ -45,7 +44,7 @@ class SourceModel:
         """Return one layer; raises BuildError when a tensor is missing, misshapen or not finite."""
         linears = {}
         shapes = parts.shapes(self.spec, index)
-        for name, together in _by_tensor(self.names, shapes):
+        for name, together in tensors_of(self.spec, self.names, index).items():
             whole = self._linear(f"{self.names.layer.format(index=index)}{name}")
             self._check(whole, (sum(shapes[part][0] for part in together), shapes[together[0]][1]), f"{index}'s {name}")
             start = 0
@@ -72,7 +71,7 @@ class SourceModel:
 
     def final_norm(self) -> torch.Tensor:
         """Return the final norm's float32 weight, with the family's offset."""
-        return self._norm(f"{self.names.final_norm}.weight")
+        return self._small_tensor(f"{self.names.final_norm}.weight")
 
     def _linear(self, name: str) -> Linear:
         if self.reader and self.reader.kind(self.shards, name):
@@ -93,21 +92,11 @@ class SourceModel:
 
     def _small(self, index: int) -> dict[str, torch.Tensor]:
         prefix = self.names.layer.format(index=index)
-        found = {module: self._norm(f"{prefix}{name}.weight") for module, name in self.names.norms.items()}
-        if self.spec.is_moe_layer(index):
-            extra = {"mlp.router": self.names.router, "mlp.shared_expert_gate": self.names.shared_expert_gate}
-            for module, name in extra.items():
-                if name:
-                    found[module] = self.shards.tensor(f"{prefix}{name}.weight").float().to(self.device)
-        return found
+        return {
+            module: self._small_tensor(f"{prefix}{name}.weight", is_norm=module in self.names.norms)
+            for module, name in small_names(self.spec, self.names, index).items()
+        }
 
-    def _norm(self, name: str) -> torch.Tensor:
-        return (self.shards.tensor(name).float() + self.spec.norm_offset).to(self.device)
-
-
-def _by_tensor(names: TensorNames, shapes: dict[str, tuple[int, int]]) -> Iterator[tuple[str, list[str]]]:
-    """Yield each Hugging Face module with the parts it holds, in their order."""
-    together: dict[str, list[str]] = {}
-    for part in shapes:
-        together.setdefault(tensor_name(names, part), []).append(part)
-    yield from together.items()
+    def _small_tensor(self, name: str, *, is_norm: bool = True) -> torch.Tensor:
+        found = self.shards.tensor(name).float()
+        return (found + self.spec.norm_offset if is_norm else found).to(self.device)

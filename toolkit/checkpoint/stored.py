@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import functools
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from toolkit.errors import PlanInfeasible, UsageError
+from toolkit.errors import PlanInfeasible
+from toolkit.files import json_object
+from toolkit.models import REFETCH
 from toolkit.registry import by_name, entries_in
 
 if TYPE_CHECKING:
@@ -75,21 +76,12 @@ def reader_of(folder: Path) -> Reader | None:
 
 def quantization_config(folder: Path) -> dict[str, Any] | None:
     """Return what says how a checkpoint is quantized, with its quant_method; None when nothing does."""
-    config = _json_object(folder / "config.json")
+    config = json_object(folder / "config.json", hint=REFETCH)
     inline = config.get("quantization_config") or config.get("compression_config")
     inline = inline or (config.get("text_config") or {}).get("quantization_config")
     if inline:
         return dict(inline)
     for name, method in CONFIG_FILES.items():
         if (folder / name).is_file():
-            return {"quant_method": method, **_json_object(folder / name)}
+            return {"quant_method": method, **json_object(folder / name, hint=REFETCH)}
     return None
-
-
-def _json_object(path: Path) -> dict[str, Any]:
-    try:
-        document: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        document.keys()
-    except (OSError, ValueError, AttributeError) as error:
-        raise UsageError(f"{path} is no JSON object: {error}.", hint="Download it again.") from error
-    return document

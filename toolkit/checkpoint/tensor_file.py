@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     import torch
 
 FLOATS = {"F64", "F32", "F16", "BF16"}
+#: What to do about a damaged checkpoint.
 AGAIN = "Quantize the model again, or copy the checkpoint again."
 
 

@@ -7,22 +7,20 @@ from typing import Any
 
 from toolkit.checkpoint import sharding
 from toolkit.checkpoint.assignment import Assignment, group_size_of
+from toolkit.checkpoint.module_reader import ROUNDED_BY_BUILDER
 from toolkit.errors import PlanInfeasible
 from toolkit.models import parts
-from toolkit.specs import STAYS_16_BIT, ConversionPlan, ModelSpec, QuantRecipe
+from toolkit.specs import MIXED_PRECISION, STAYS_16_BIT, ConversionPlan, ModelSpec, QuantRecipe
 
-MIXED = "MIXED_PRECISION"
 #: Groups of integers that come with factors for the input.
 AWQ = {"W4A16_AWQ", "W4A8_AWQ"}
-#: trtllm-build rounds these on load, and matches its exclusions against tensors, not modules.
-ROUNDED_BY_BUILDER = {"W8A16"}
 
 
 def quantization(plan: ConversionPlan, assignment: Assignment) -> dict[str, Any]:
     """Return only keys of QuantConfig: an unknown one is a TypeError in trtllm-build."""
     kv_cache = {"kv_cache_quant_algo": plan.kv_cache.upper() if plan.kv_cache else None}
     if assignment.is_mixed:
-        return {"quant_algo": MIXED, **kv_cache}
+        return {"quant_algo": MIXED_PRECISION, **kv_cache}
     used = next((recipe for recipe in assignment.of.values() if recipe and recipe.quant_algo), None)
     if used is None:
         return {"quant_algo": None, **kv_cache}
@@ -35,7 +33,7 @@ def mixed(plan: ConversionPlan, assignment: Assignment) -> dict[str, Any]:
     """Return quant_cfg.json: the format of every module that is quantized."""
     recipes = _by_module(plan, assignment)
     return {
-        "quant_algo": MIXED,
+        "quant_algo": MIXED_PRECISION,
         "kv_cache_quant_algo": plan.kv_cache.upper() if plan.kv_cache else None,
         "quantized_layers": {
             name: entry(plan, recipe) for name, recipe in recipes.items() if recipe and recipe.quant_algo
@@ -60,7 +58,7 @@ def _excluded(plan: ConversionPlan, assignment: Assignment, recipe: QuantRecipe)
     kept = [name for name, used in modules.items() if used is None or used.quant_algo is None]
     if not kept:
         return list(recipe.exclude_modules)
-    if recipe.quant_algo in ROUNDED_BY_BUILDER:
+    if recipe.quant_algo in ROUNDED_BY_BUILDER:  # exclusions are matched against tensors then, not modules
         kept = [*(f"{name}.weight" for name in kept), *kept, "*shared_expert_gate.weight"]
     return [*STAYS_16_BIT, *kept]
 

@@ -6,11 +6,11 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from toolkit.checkpoint.json_file import json_object
 from toolkit.checkpoint.module_reader import FormatTable, Stored, linear_of
 from toolkit.checkpoint.sharding import COLUMN_PARALLEL, local_expert, stage_of
-from toolkit.checkpoint.tensor_file import TensorFile
+from toolkit.checkpoint.tensor_file import AGAIN, TensorFile
 from toolkit.errors import BuildError
+from toolkit.files import json_object
 from toolkit.models import TensorNames, parts
 from toolkit.specs import ModelSpec, Sharding
 from toolkit.weights import Layer, Linear, joined_columns, joined_rows, split_rows
@@ -28,10 +28,10 @@ class TrtllmCheckpoint:
 
     def __init__(self, folder: Path, names: TensorNames, spec: ModelSpec, *, device: str = "cpu") -> None:
         self.folder, self.names, self.spec, self.device = folder, names, spec, device
-        self.config = json_object(folder / "config.json")
+        self.config = json_object(folder / "config.json", hint=AGAIN)
         self.quantization: dict[str, Any] = self.config.get("quantization") or {}
         mixed = folder / "quant_cfg.json"
-        layers = json_object(mixed).get("quantized_layers", {}) if mixed.is_file() else {}
+        layers = json_object(mixed, hint=AGAIN).get("quantized_layers", {}) if mixed.is_file() else {}
         self.formats = FormatTable(self.quantization, layers)
         self.sharding = sharding_of(self.config)
         world = self.sharding.tp * self.sharding.pp

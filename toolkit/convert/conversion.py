@@ -15,11 +15,10 @@ from toolkit.checkpoint.source import SourceModel
 from toolkit.checkpoint.writer import Writer, open_writer
 from toolkit.convert import kept
 from toolkit.convert.candidates import Candidates
-from toolkit.convert.grouping import quantized
+from toolkit.convert.grouping import in_float, quantized
 from toolkit.convert.passing import as_kept
 from toolkit.convert.search import FOLDER as SEARCH
 from toolkit.convert.search import REPORT, Measure, Search, recipes_of
-from toolkit.errors import PlanInfeasible
 from toolkit.files import write_json
 from toolkit.forward.calibration import CalibrationPass, from_text
 from toolkit.forward.self_text import SELF, SelfWriter, load_ids, save_ids
@@ -123,7 +122,7 @@ class Conversion:
                 continue
             layer = self.source.layer(index)
             wanted = {} if is_done else self._wanted(assignment, index)
-            statistics = pass_.through(_in_float(layer), wanted) if pass_ else {}
+            statistics = pass_.through(in_float(layer), wanted) if pass_ else {}
             if not is_done:
                 writer.write_layer(self._quantized(layer, assignment, statistics))
         progress(step, spec.num_layers, spec.num_layers)
@@ -166,23 +165,12 @@ class Conversion:
         spec, asked = self.plan.model, self.plan.calibration
         assert asked, "the caller checked"
         if asked.source != SELF:
-            return from_text(asked, self.tokenizer_json, spec.vocab_size)
+            return from_text(asked, self.folder, spec.vocab_size)
         path = self.work / CALIBRATION
         if not path.is_file():
-            ids = SelfWriter(self.source.in_float(), spec).write(asked, self.tokenizer_json.parent, progress)
+            ids = SelfWriter(self.source.in_float(), spec).write(asked, self.folder, progress)
             save_ids(path, ids)
         return load_ids(path)  # an interrupted conversion goes on with the text it had
-
-    @property
-    def tokenizer_json(self) -> Path:
-        """The fast tokenizer's file; raises PlanInfeasible when the model has none."""
-        path = self.folder / "tokenizer.json"
-        if not path.is_file():
-            raise PlanInfeasible(
-                f"{self.folder} has no tokenizer.json.",
-                hint="Save the fast tokenizer into the folder with AutoTokenizer's save_pretrained.",
-            )
-        return path
 
     def _copy_tokenizer(self) -> None:
         if self.plan.layout == "hf":  # a model folder has them beside its weights, and a config.json of its own
@@ -197,8 +185,3 @@ def _copy_files(source: Path, target: Path, names: Iterable[str]) -> None:
     for name in names:
         if (source / name).is_file():
             shutil.copyfile(source / name, target / name)
-
-
-def _in_float(layer: Layer) -> Layer:
-    """Return a layer whose quantized linears are float ones: what calibration measures is the model's own input."""
-    return dataclasses.replace(layer, linears={part: quant.as_float(each) for part, each in layer.linears.items()})

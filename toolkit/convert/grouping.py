@@ -32,3 +32,8 @@ def with_linears(layer: Layer, linears: dict[str, Linear]) -> Layer:
     """Return a layer in which some linears are others; biases stay."""
     changed = {part: dataclasses.replace(linear, bias=layer.linears[part].bias) for part, linear in linears.items()}
     return dataclasses.replace(layer, linears={**layer.linears, **changed})
+
+
+def in_float(layer: Layer) -> Layer:
+    """Return a layer whose quantized linears are float ones: what calibration measures is the model's own input."""
+    return dataclasses.replace(layer, linears={part: quant.as_float(each) for part, each in layer.linears.items()})

@@ -14,11 +14,12 @@ from typing import TYPE_CHECKING, Any
 from toolkit.checkpoint.assignment import is_excluded
 from toolkit.convert.allocation import Allocation, Key, allocate, options_of
 from toolkit.convert.candidates import Candidates, Choices
-from toolkit.convert.sensitivity import Scores, Sensitivity, Weights
+from toolkit.convert.sensitivity import Scores, Sensitivity
 from toolkit.errors import GateError, PlanInfeasible
 from toolkit.files import write_json
 from toolkit.forward.calibration import CalibrationPass
 from toolkit.specs import ConversionPlan, Progress, QuantRecipe, parts
+from toolkit.weights import Weights
 
 if TYPE_CHECKING:
     import torch

@@ -10,13 +10,13 @@ needs no matrix, and one pass back through the layers serves every candidate.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from toolkit.convert.candidates import Candidates
 from toolkit.convert.grouping import with_linears
 from toolkit.forward.decoder import Apply, Decoder, apply
 from toolkit.specs import ModelSpec, Progress, parts
-from toolkit.weights import Layer
+from toolkit.weights import Layer, Weights
 
 if TYPE_CHECKING:
     import torch
@@ -28,22 +28,6 @@ MAX_TOKENS, MAX_BYTES = 2048, 2 << 30
 STEP = "Weigh the candidates"
 #: (layer, group) → recipe name → nats per token
 Scores = dict[tuple[int, str], dict[str, float]]
-
-
-class Weights(Protocol):
-    """Where the float model comes from, piece by piece."""
-
-    def layer(self, index: int) -> Layer:
-        """Return one layer."""
-
-    def embed(self, ids: torch.Tensor) -> torch.Tensor:
-        """Return hidden states of ids."""
-
-    def final_norm(self) -> torch.Tensor:
-        """Return the final norm's weight."""
-
-    def head(self) -> torch.Tensor:
-        """Return the output matrix [vocab, hidden]."""
 
 
 def scored_rows(spec: ModelSpec, ids: torch.Tensor) -> torch.Tensor:

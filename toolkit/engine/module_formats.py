@@ -9,9 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from toolkit.errors import PlanInfeasible
-from toolkit.specs import STAYS_16_BIT
+from toolkit.specs import MIXED_PRECISION, STAYS_16_BIT
 
-MIXED = "MIXED_PRECISION"
 #: Weight-only formats: their activations stay floats, so float32 arithmetic computes exactly what they say.
 SERVED = {None, "W8A16", "W4A16", "W4A16_AWQ"}
 
@@ -24,7 +23,9 @@ class ModuleFormats:
         excluded = quantization.get("exclude_modules")
         self._excluded = STAYS_16_BIT if excluded is None else tuple(excluded)
         self._layers = layers
-        for algo in [entry.get("quant_algo") for entry in layers.values()] if self._algo == MIXED else [self._algo]:
+        for algo in (
+            [entry.get("quant_algo") for entry in layers.values()] if self._algo == MIXED_PRECISION else [self._algo]
+        ):
             _need_served(algo)
         if quantization.get("kv_cache_quant_algo"):
             raise PlanInfeasible(
@@ -42,7 +43,7 @@ class ModuleFormats:
 
     def algo_of(self, module: str) -> str | None:
         """Return a module's quant_algo, None where it stays in 16 bits."""
-        if self._algo != MIXED:
+        if self._algo != MIXED_PRECISION:
             return None if self._is_excluded(module) else self._algo
         if module in self._layers:
             return self._layers[module].get("quant_algo")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from toolkit.errors import BuildError
 from toolkit.evaluate.distributions import Logits, Scores, compare
@@ -11,7 +11,7 @@ from toolkit.forward.decoder import Decoder, apply
 from toolkit.models import parts
 from toolkit.quant import kv_cache
 from toolkit.specs import Evaluation, LayerError, ModelSpec, Progress
-from toolkit.weights import Layer
+from toolkit.weights import Layer, Weights
 
 if TYPE_CHECKING:
     import torch
@@ -19,22 +19,6 @@ if TYPE_CHECKING:
 #: Tokens that go through a layer together: bounds the activations of one pass.
 TOKENS_AT_ONCE = 2048
 STEP = "Compare layer by layer"
-
-
-class Weights(Protocol):
-    """Where either model comes from, piece by piece."""
-
-    def layer(self, index: int) -> Layer:
-        """Return one layer."""
-
-    def embed(self, ids: torch.Tensor) -> torch.Tensor:
-        """Return hidden states of ids."""
-
-    def final_norm(self) -> torch.Tensor:
-        """Return the final norm's weight."""
-
-    def head(self) -> torch.Tensor:
-        """Return the output matrix [vocab, hidden]."""
 
 
 class Comparison:

@@ -7,11 +7,12 @@ from typing import Any
 
 from toolkit import models
 from toolkit.checkpoint.hf_reader import UnifiedCheckpoint
-from toolkit.checkpoint.json_file import json_object
 from toolkit.checkpoint.shards import Shards
 from toolkit.checkpoint.source import SourceModel
+from toolkit.checkpoint.tensor_file import AGAIN
 from toolkit.checkpoint.trtllm_reader import TrtllmCheckpoint
 from toolkit.errors import UsageError
+from toolkit.files import json_object
 from toolkit.models import family_of
 from toolkit.specs import ModelSource, ModelSpec
 
@@ -45,7 +46,7 @@ def open_checkpoint(folder: Path, spec: ModelSpec, *, device: str) -> TrtllmChec
             f"{folder} holds no config.json, so it is no checkpoint.",
             hint="CHECKPOINT is a folder of `trtk quantize` or `trtk build`.",
         )
-    config = json_object(folder / "config.json")
+    config = json_object(folder / "config.json", hint=AGAIN)
     if "pretrained_config" in config:
         raise UsageError(
             f"{folder} holds a compiled TensorRT engine, whose weights cannot be read back.",

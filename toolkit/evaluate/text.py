@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from toolkit.errors import BuildError, UsageError
-from toolkit.forward.calibration import file_text
+from toolkit.errors import UsageError
+from toolkit.forward.calibration import file_text, need_known, tokenizer_json
 from toolkit.specs import ModelSpec
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ def token_rows(asked: TextSpec, model_folder: Path, spec: ModelSpec) -> torch.Te
     from tokenizers import Tokenizer
 
     path = Path(asked.path) if asked.path else BUNDLED
-    tokenizer = Tokenizer.from_file(str(_tokenizer_json(model_folder)))
+    tokenizer = Tokenizer.from_file(str(tokenizer_json(model_folder)))
     start = [spec.bos_token_id] if spec.bos_token_id in tokenizer.encode("", add_special_tokens=True).ids[:1] else []
     ids = tokenizer.encode(file_text(path), add_special_tokens=False).ids
     length = asked.length or min(LENGTH, spec.max_position_embeddings, max(MIN_LENGTH, len(ids) + len(start)))
@@ -48,21 +48,10 @@ def token_rows(asked: TextSpec, model_folder: Path, spec: ModelSpec) -> torch.Te
             f"{path.name} has {len(ids)} tokens; {max(rows, 1)} rows of {length} need {max(rows, 1) * each}.",
             hint="Give a longer text with --text, or fewer --rows or a shorter --length.",
         )
-    if max(ids[: rows * each]) >= spec.vocab_size:
-        raise BuildError(f"The tokenizer makes ids beyond the model's vocabulary of {spec.vocab_size}.")
+    need_known(ids[: rows * each], spec.vocab_size)
     return torch.tensor([start + ids[row * each : (row + 1) * each] for row in range(rows)])
 
 
 def _check_length(length: int, spec: ModelSpec) -> None:
     if length > spec.max_position_embeddings:
         raise UsageError(f"--length {length} is beyond the model's {spec.max_position_embeddings} positions.")
-
-
-def _tokenizer_json(folder: Path) -> Path:
-    path = folder / "tokenizer.json"
-    if not path.is_file():
-        raise UsageError(
-            f"{folder} has no tokenizer.json.",
-            hint="Save the fast tokenizer into the folder with AutoTokenizer's save_pretrained.",
-        )
-    return path

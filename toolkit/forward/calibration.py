@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from toolkit.errors import BuildError, UsageError
+from toolkit.errors import BuildError, PlanInfeasible, UsageError
 from toolkit.forward.decoder import Decoder
 from toolkit.forward.texts import chat_of, documents
 from toolkit.models import hub_text
@@ -22,14 +22,34 @@ SAMPLES_AT_ONCE = 4
 CHARACTERS_PER_TOKEN = 8
 
 
-def from_text(calibration: CalibrationSpec, tokenizer_json: Path, vocab_size: int) -> torch.Tensor:
+def tokenizer_json(folder: Path) -> Path:
+    """Return the fast tokenizer's file of a model; raises PlanInfeasible when it has none."""
+    path = folder / "tokenizer.json"
+    if not path.is_file():
+        raise PlanInfeasible(
+            f"{folder} has no tokenizer.json.",
+            hint="Save the fast tokenizer into the folder with AutoTokenizer's save_pretrained.",
+        )
+    return path
+
+
+def need_known(ids: Sequence[int], vocab_size: int) -> None:
+    """Raise BuildError for a token id that the model's embedding has no row of."""
+    if max(ids) >= vocab_size:
+        raise BuildError(
+            f"The tokenizer makes the id {max(ids)}, beyond the model's vocabulary of {vocab_size}.",
+            hint="tokenizer.json and config.json are of different models.",
+        )
+
+
+def from_text(calibration: CalibrationSpec, folder: Path, vocab_size: int) -> torch.Tensor:
     """Return int64 [samples, length]: consecutive pieces of a file's or a hub data set's documents."""
     import torch
     from tokenizers import Tokenizer
 
-    tokenizer = Tokenizer.from_file(str(tokenizer_json))
+    tokenizer = Tokenizer.from_file(str(tokenizer_json(folder)))
     needed = calibration.samples * calibration.length
-    ids = _ids(tokenizer, _documents(calibration.source, tokenizer_json.parent), needed)
+    ids = _ids(tokenizer, _documents(calibration.source, folder), needed)
     if len(ids) < needed:
         possible = len(ids) // calibration.length
         raise UsageError(
@@ -37,11 +57,7 @@ def from_text(calibration: CalibrationSpec, tokenizer_json: Path, vocab_size: in
             f"need {needed}.",
             hint=f"Give more text, or --calib-samples {possible}." if possible else "Give more text.",
         )
-    if max(ids[:needed]) >= vocab_size:
-        raise BuildError(
-            f"The tokenizer makes the id {max(ids[:needed])}, beyond the model's vocabulary of {vocab_size}.",
-            hint="tokenizer.json and config.json are of different models.",
-        )
+    need_known(ids[:needed], vocab_size)
     return torch.tensor(ids[:needed]).view(calibration.samples, calibration.length)
 
 

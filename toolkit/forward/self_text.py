@@ -6,16 +6,17 @@ import os
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from toolkit.errors import BuildError, UsageError
 from toolkit.files import written_whole
+from toolkit.forward.calibration import tokenizer_json
 from toolkit.forward.decoder import Decoder, KVCache
 from toolkit.forward.prompts import OPENINGS, QUESTIONS
 from toolkit.specs import CalibrationSpec, ModelSpec, Progress
 from toolkit.specs.parts import parameters
 from toolkit.templating import chat_prompt, chat_template
-from toolkit.weights import Layer
+from toolkit.weights import Layer, Weights
 
 if TYPE_CHECKING:
     import torch
@@ -28,22 +29,6 @@ NOT_FORCED = -1
 #: Layers stay in memory between tokens when their float32 bytes are below this share of what is free.
 RESIDENT_SHARE = 0.3
 STEP = "Write calibration text"
-
-
-class Weights(Protocol):
-    """Where the writer gets a model from, piece by piece."""
-
-    def layer(self, index: int) -> Layer:
-        """Return one layer."""
-
-    def embed(self, ids: torch.Tensor) -> torch.Tensor:
-        """Return hidden states of ids."""
-
-    def final_norm(self) -> torch.Tensor:
-        """Return the final norm's weight."""
-
-    def head(self) -> torch.Tensor:
-        """Return the output matrix [vocab, hidden]."""
 
 
 class SelfWriter:
@@ -108,7 +93,7 @@ class SelfWriter:
         """Return the first tokens of each sample: openings and questions take turns."""
         from tokenizers import Tokenizer
 
-        tokenizer = Tokenizer.from_file(str(tokenizer_dir / "tokenizer.json"))
+        tokenizer = Tokenizer.from_file(str(tokenizer_json(tokenizer_dir)))
         openings = [tokenizer.encode(text, add_special_tokens=False).ids[:OPENING_TOKENS] for text in OPENINGS]
         questions = [tokenizer.encode(text, add_special_tokens=False).ids for text in _asked_in_chat(tokenizer_dir)]
         questions = [ids for ids in questions if len(ids) < calibration.length] or openings

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import functools
-import json
 from pathlib import Path
-from typing import Any
 
 from toolkit.errors import PlanInfeasible, UsageError
+from toolkit.files import json_object
 from toolkit.models.family import ModelFamily, TensorNames
 from toolkit.registry import by_name, entries_in
 from toolkit.specs import ModelSource, ModelSpec, Progress, no_progress
+
+#: What to do about a damaged file of a model.
+REFETCH = "Download it again."
 
 __all__ = ["ModelFamily", "TensorNames", "catalogue", "family_of", "locate", "read"]
 
@@ -35,7 +37,7 @@ def family_of(architecture: str) -> ModelFamily:
 def read(source: ModelSource) -> ModelSpec:
     """Return the ModelSpec of a located model, from its config.json and generation_config.json."""
     folder = Path(source.path)
-    config = _json_file(folder / "config.json")
+    config = json_object(folder / "config.json", hint=REFETCH)
     architectures = config.get("architectures")
     if not architectures:
         raise PlanInfeasible(
@@ -43,7 +45,7 @@ def read(source: ModelSource) -> ModelSpec:
         )
     generation = folder / "generation_config.json"
     if generation.is_file():  # chat models stop on more tokens than config.json says
-        config["eos_token_id"] = _json_file(generation).get("eos_token_id", config.get("eos_token_id"))
+        config["eos_token_id"] = json_object(generation, hint=REFETCH).get("eos_token_id", config.get("eos_token_id"))
     return family_of(architectures[0]).describe(config)
 
 
@@ -88,13 +90,3 @@ def need_safetensors(name: str, files: list[str]) -> None:
             hint="Use a revision with *.safetensors, or convert it in a sandbox with `save_pretrained`.",
         )
     raise UsageError(f"{name} holds no *.safetensors weights.", hint="Download the weights into the same folder.")
-
-
-def _json_file(path: Path) -> dict[str, Any]:
-    try:
-        document = json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise UsageError(f"{path} is not JSON: {error}.", hint="Download it again.") from error
-    if not isinstance(document, dict):
-        raise UsageError(f"{path} is no JSON object.", hint="Download it again.")
-    return document

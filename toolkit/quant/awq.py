@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from toolkit.quant import int4
 from toolkit.quant.algorithm import LinearGroup, Settings
+from toolkit.quant.blocks import centred
 
 if TYPE_CHECKING:
     import torch
@@ -52,11 +53,4 @@ def prequant(group: LinearGroup, settings: Settings) -> torch.Tensor:
 
 def channel_scales(mean_abs: torch.Tensor, alpha: float) -> torch.Tensor:
     """Return mean|x|^alpha, centred so that the largest and the smallest are as far from 1; 1 where x is always 0."""
-    import torch
-
-    if not (is_alive := mean_abs > 0).any():
-        return torch.ones_like(mean_abs)
-    scales = mean_abs.pow(alpha)
-    alive = scales[is_alive]
-    scales = (scales / (alive.max() * alive.min()).sqrt()).clamp_(1 / MAX_SCALE, MAX_SCALE)
-    return torch.where(is_alive, scales, 1.0)
+    return centred(mean_abs.pow(alpha), mean_abs > 0, limit=MAX_SCALE)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -53,3 +53,49 @@ def column_amax(weight: torch.Tensor) -> torch.Tensor:
     import torch
 
     return torch.stack([weight[rows].abs().amax(0).float() for rows in row_blocks(weight)]).amax(0)
+
+
+def scale_of(amax: torch.Tensor, largest: float) -> torch.Tensor:
+    """Return the scale under which a magnitude of AMAX becomes LARGEST, float32; 1 where amax is 0."""
+    scale = amax.float() / largest
+    return scale.masked_fill_(scale == 0, 1.0)
+
+
+def best_scales(
+    values: torch.Tensor,
+    blocks: torch.Tensor,
+    tried: Iterable[tuple[torch.Tensor, torch.Tensor]],
+    *,
+    nearest: Callable[[torch.Tensor], torch.Tensor],
+) -> torch.Tensor:
+    """Return the scales [B, n, 1] under which each row of VALUES [B, n, b] has the least output error.
+
+    `blocks` [B, b, b] are those on the diagonal of E[x x']: a block's error is taken alone, as the quadratic form of
+    its change with its own block. TRIED yields each candidate with what the rounded numbers are multiplied by;
+    NEAREST rounds in place.
+    """
+    import torch
+
+    best: torch.Tensor | None = None
+    best_error: torch.Tensor | None = None
+    for scales, real in tried:
+        change = nearest(values / real).mul_(real).sub_(values)
+        error = torch.bmm(change, blocks).mul_(change).sum(-1, keepdim=True)
+        if best is None or best_error is None:
+            best, best_error = scales, error
+            continue
+        best = torch.where(error < best_error, scales, best)
+        best_error = torch.minimum(error, best_error)
+    assert best is not None, "there is a candidate"
+    return best
+
+
+def centred(factors: torch.Tensor, is_alive: torch.Tensor, *, limit: float) -> torch.Tensor:
+    """Return factors [K] whose largest and smallest are as far from 1, at most LIMIT; 1 where a channel is dead."""
+    import torch
+
+    if not is_alive.any():
+        return torch.ones_like(factors)
+    alive = factors[is_alive]
+    found = (factors / (alive.max() * alive.min()).sqrt()).clamp_(1 / limit, limit)
+    return torch.where(is_alive, found, 1.0)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from toolkit.quant import blocks
 from toolkit.quant.blocks import row_blocks
 
 if TYPE_CHECKING:
@@ -38,8 +39,7 @@ def rounded(values: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
 
 def scale_of(amax: torch.Tensor) -> torch.Tensor:
     """Return amax/448, float32; 1 where amax is 0."""
-    scale = amax.float() / MAX
-    return scale.masked_fill(scale == 0, 1.0)
+    return blocks.scale_of(amax, MAX)
 
 
 def token_scales(inputs: torch.Tensor) -> torch.Tensor:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from toolkit.quant import blocks
 from toolkit.quant.blocks import row_blocks
 from toolkit.weights import Linear
 
@@ -15,8 +16,7 @@ QMIN, QMAX = -8, 7
 
 def scale_of(amax: torch.Tensor) -> torch.Tensor:
     """Return amax/7, float32; 1 where amax is 0 (ModelOpt's rule)."""
-    scale = amax.float() / QMAX
-    return scale.masked_fill_(scale == 0, 1.0)
+    return blocks.scale_of(amax, QMAX)
 
 
 def group_scales(weight: torch.Tensor, group_size: int) -> torch.Tensor:

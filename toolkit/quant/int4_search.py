@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from toolkit.quant import gptq, int4
 from toolkit.quant.algorithm import LinearGroup
-from toolkit.quant.blocks import chunks, row_blocks
+from toolkit.quant.blocks import best_scales, chunks, row_blocks
 from toolkit.quant.statistics import diagonal_blocks
 from toolkit.weights import Linear
 
@@ -41,8 +41,7 @@ def quantized(group: LinearGroup, prequant: torch.Tensor, *, group_size: int) ->
 def clipped_scales(scaled: torch.Tensor, blocks: torch.Tensor) -> torch.Tensor:
     """Return group scales [N, K/g] of a scaled weight, each clipped where that lowers its group's output error.
 
-    `blocks` [K/g, g, g] are those on the diagonal of E[x x'] of the scaled weight's own input: a group's error is taken
-    alone, as the quadratic form of its change with its own block.
+    `blocks` [K/g, g, g] are those on the diagonal of E[x x'] of the scaled weight's own input.
     """
     import torch
 
@@ -51,12 +50,6 @@ def clipped_scales(scaled: torch.Tensor, blocks: torch.Tensor) -> torch.Tensor:
     for rows in row_blocks(scaled):
         by_group = scaled[rows].unflatten(1, (-1, size)).transpose(0, 1).contiguous()  # [K/g, n, g]
         plain = int4.scale_of(by_group.abs().amax(-1, keepdim=True))
-        best, best_error = plain, torch.full_like(plain, torch.inf)
-        for ratio in CLIP_RATIOS:
-            scales = plain * ratio
-            change = int4.nearest_(by_group / scales).mul_(scales).sub_(by_group)
-            error = torch.bmm(change, blocks).mul_(change).sum(-1, keepdim=True)
-            best = torch.where(error < best_error, scales, best)
-            best_error = torch.minimum(error, best_error)
-        found[rows] = best.squeeze(-1).T
+        tried = ((scales, scales) for scales in (plain * ratio for ratio in CLIP_RATIOS))
+        found[rows] = best_scales(by_group, blocks, tried, nearest=int4.nearest_).squeeze(-1).T
     return found

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from toolkit.quant import blocks
 from toolkit.quant.blocks import row_blocks
 
 if TYPE_CHECKING:
@@ -14,8 +15,7 @@ QMIN, QMAX = -128, 127
 
 def scale_of(amax: torch.Tensor) -> torch.Tensor:
     """Return amax/127, float32; 1 where amax is 0."""
-    scale = amax.float() / QMAX
-    return scale.masked_fill(scale == 0, 1.0)
+    return blocks.scale_of(amax, QMAX)
 
 
 def row_scales(weight: torch.Tensor) -> torch.Tensor:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from toolkit.quant import float4, float8
+from toolkit.quant import blocks, float4, float8
 
 if TYPE_CHECKING:
     import torch
@@ -16,17 +16,21 @@ SMALLEST = 2.0**-9
 
 def global_scale(amax: torch.Tensor) -> torch.Tensor:
     """Return amax/(6 * 448), float32 []; 1 where amax is 0."""
-    scale = amax.float() / (float4.MAX * float8.MAX)
-    return scale.masked_fill(scale == 0, 1.0)
+    return blocks.scale_of(amax, float4.MAX * float8.MAX)
 
 
 def block_scales(values: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
     """Return the float8_e4m3fn scales [..., K/16] that map each block's amax to 6 under a global scale."""
-    import torch
-
     amax = values.unflatten(-1, (-1, BLOCK)).abs().amax(-1)
     wanted = amax.float() / (float4.MAX * scale)
-    return wanted.masked_fill_(wanted == 0, 1.0).clamp_(SMALLEST, float8.MAX).to(torch.float8_e4m3fn)
+    return stored_scales(wanted.masked_fill_(wanted == 0, 1.0))
+
+
+def stored_scales(wanted: torch.Tensor) -> torch.Tensor:
+    """Return float32 block scales as float8_e4m3fn, in place of none that would lose its block."""
+    import torch
+
+    return wanted.clamp_(SMALLEST, float8.MAX).to(torch.float8_e4m3fn)
 
 
 def rounded(values: torch.Tensor, scales: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from toolkit.quant import float4, float8, gptq, nvfp4
-from toolkit.quant.blocks import chunks, row_blocks
+from toolkit.quant import float4, gptq, nvfp4
+from toolkit.quant.blocks import best_scales, chunks, row_blocks
 
 if TYPE_CHECKING:
     import torch
@@ -45,13 +45,7 @@ def searched_scales(weight: torch.Tensor, scale: torch.Tensor, blocks: torch.Ten
     for rows in row_blocks(weight):
         by_block = weight[rows].unflatten(1, (-1, nvfp4.BLOCK)).transpose(0, 1).contiguous()  # [K/16, n, 16]
         plain = nvfp4.block_scales(by_block, scale).float()  # [K/16, n, 1]
-        best, best_error = plain, torch.full_like(plain, torch.inf)
-        for ratio in RATIOS:
-            tried = (plain * ratio).clamp_(nvfp4.SMALLEST, float8.MAX).to(torch.float8_e4m3fn).float()
-            real = tried * scale
-            change = float4.nearest_(by_block / real).mul_(real).sub_(by_block)
-            error = torch.bmm(change, blocks).mul_(change).sum(-1, keepdim=True)
-            best = torch.where(error < best_error, tried, best)
-            best_error = torch.minimum(error, best_error)
-        found[rows] = best.squeeze(-1).T.to(torch.float8_e4m3fn)
+        stored = (nvfp4.stored_scales(plain * ratio).float() for ratio in RATIOS)
+        tried = ((each, each * scale) for each in stored)
+        found[rows] = best_scales(by_block, blocks, tried, nearest=float4.nearest_).squeeze(-1).T.to(found.dtype)
     return found

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from toolkit.quant import int8
 from toolkit.quant.algorithm import LinearGroup
-from toolkit.quant.blocks import column_amax
+from toolkit.quant.blocks import centred, column_amax
 
 if TYPE_CHECKING:
     import torch
@@ -47,12 +47,5 @@ def search(group: LinearGroup, dtype: torch.dtype) -> torch.Tensor:
 
 def _factors(input_amax: torch.Tensor, weight_amax: torch.Tensor, alpha: float) -> torch.Tensor:
     """Return weight^(1-alpha) / input^alpha, centred around 1; 1 where a channel is dead."""
-    import torch
-
     is_alive = (input_amax > 0) & (weight_amax > 0)
-    if not is_alive.any():
-        return torch.ones_like(input_amax)
-    factors = weight_amax.pow(1 - alpha) / input_amax.pow(alpha)
-    alive = factors[is_alive]
-    factors = factors / (alive.max() * alive.min()).sqrt()
-    return torch.where(is_alive, factors, 1.0).clamp(1 / MAX_FACTOR, MAX_FACTOR)
+    return centred(weight_amax.pow(1 - alpha) / input_amax.pow(alpha), is_alive, limit=MAX_FACTOR)

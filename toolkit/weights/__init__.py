@@ -2,5 +2,6 @@
 
 from toolkit.weights.layer import Layer
 from toolkit.weights.linear import Linear, columns, joined_columns, joined_rows, rows, split_rows
+from toolkit.weights.model import Weights
 
-__all__ = ["Layer", "Linear", "columns", "joined_columns", "joined_rows", "rows", "split_rows"]
+__all__ = ["Layer", "Linear", "Weights", "columns", "joined_columns", "joined_rows", "rows", "split_rows"]

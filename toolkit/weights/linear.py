@@ -122,6 +122,7 @@ def _joined(tensors: Sequence[torch.Tensor], *, dim: int = 0) -> torch.Tensor:
 
 def _cut(scale: torch.Tensor, dim: int, *, total: int, start: int, stop: int) -> torch.Tensor:
     """Cut a scale whose dimension DIM has an entry for each `step` of TOTAL."""
-    step = -(-total // scale.shape[dim])
-    assert start % step == 0, f"a cut at {start} falls inside a block of {step}"
-    return scale.narrow(dim, start // step, -(-stop // step) - start // step)
+    assert total % scale.shape[dim] == 0, f"{scale.shape[dim]} blocks of {total} are not of one size"
+    step = total // scale.shape[dim]
+    assert start % step == stop % step == 0, f"a cut at {start} or {stop} falls inside a block of {step}"
+    return scale.narrow(dim, start // step, (stop - start) // step)
