@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import shutil
 import time
 from collections.abc import Callable
@@ -11,7 +12,7 @@ from typing import Any
 from toolkit import convert, engine, repository
 from toolkit.cli.auto_options import measure_of
 from toolkit.cli.quality import Bounds, as_document, bounds_left, judge, need_gates
-from toolkit.engine import bundle
+from toolkit.engine import BuildJob, bundle
 from toolkit.engine.toolchains import trtllm
 from toolkit.files import FolderLock, replace_folder, write_json
 from toolkit.plan import memory
@@ -19,7 +20,13 @@ from toolkit.specs import BuildPlan, EngineManifest, ModelSource, Progress, Repo
 
 
 def run(
-    plan: BuildPlan, source: ModelSource, folder: Path, progress: Progress, *, bounds: Bounds | None = None
+    plan: BuildPlan,
+    source: ModelSource,
+    folder: Path,
+    progress: Progress,
+    *,
+    bounds: Bounds | None = None,
+    job: BuildJob | None = None,
 ) -> tuple[EngineManifest, bool]:
     """Build into FOLDER.partial and rename; a folder that is already this build is left alone.
 
@@ -33,16 +40,17 @@ def run(
             _evaluated(plan, source, folder, bounds, progress)
             return manifest, False
         work = folder.with_name(folder.name + ".partial")
-        durations, evaluation = _steps(plan, source, work, bounds, progress)
-        manifest = engine.seal(plan, source, work, durations_s=durations, evaluation=evaluation, progress=progress)
+        made = _steps(plan, source, work, bounds=bounds, progress=progress, job=job)
+        manifest = engine.seal(plan, source, work, made=made, progress=progress)
         replace_folder(work, folder)
         return manifest, True
 
 
 def _steps(
-    plan: BuildPlan, source: ModelSource, work: Path, bounds: Bounds, progress: Progress
-) -> tuple[dict[str, float], dict[str, Any] | None]:
-    """Return the seconds of each step, and the evaluation where one was made."""
+    plan: BuildPlan, source: ModelSource, work: Path, *, bounds: Bounds, progress: Progress, job: BuildJob | None
+) -> engine.Made:
+    """Carry the steps out in WORK, and return what they say about themselves."""
+    job = dataclasses.replace(job, folder=work) if job else None
     converted = plan.conversion
     needed = memory.checkpoint_bytes(converted.model, converted.recipe, converted.group_size)
     checkpoint = work / engine.CHECKPOINT
@@ -53,11 +61,12 @@ def _steps(
         keep_only(checkpoint)
 
     evaluation: dict[str, Any] = {}
+    versions: dict[str, str] = {}
     steps: dict[str, Callable[[], object]] = {
         "quantize": quantize,
         "evaluate": lambda: evaluation.update(_evaluated(plan, source, work, bounds, progress)),
         "tokenizer": lambda: shutil.copytree(checkpoint / "tokenizer", work / engine.TOKENIZER, dirs_exist_ok=True),
-        "compile": lambda: engine.compile_plan(plan, work, progress=progress),
+        "compile": lambda: versions.update(engine.compile_plan(plan, work, job=job, progress=progress)),
         "repository": lambda: repository.write(repository.render(repository_spec(plan)), work / engine.REPOSITORY),
         "first start": lambda: None if plan.gpu.is_cpu else bundle.write_entry(plan, work, commands_by_sm(plan)),
         "plan": lambda: write_json(work / "plan.json", to_json(plan)),
@@ -69,7 +78,7 @@ def _steps(
         durations[name] = time.monotonic() - started
     if not bounds:
         del durations["evaluate"]
-    return durations, evaluation or None
+    return engine.Made(durations_s=durations, tool_versions=versions, evaluation=evaluation or None)
 
 
 def _evaluated(

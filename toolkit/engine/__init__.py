@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import platform
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,8 @@ __all__ = [
     "MANIFEST",
     "REPOSITORY",
     "TOKENIZER",
+    "BuildJob",
+    "Made",
     "compile_plan",
     "is_current",
     "manifest_of",
@@ -62,14 +65,21 @@ def compile_plan(
     return {**used.versions(), **builder(plan.builder).build(plan, job, progress)}
 
 
+@dataclass(frozen=True, kw_only=True)
+class Made:
+    """What the steps of a build say about themselves."""
+
+    durations_s: Mapping[str, float]
+    tool_versions: Mapping[str, str]
+    evaluation: Mapping[str, Any] | None = None
+
+
 def seal(
     plan: BuildPlan,
     source: ModelSource,
     folder: Path,
     *,
-    durations_s: dict[str, float],
-    tool_versions: Mapping[str, str] | None = None,
-    evaluation: dict[str, Any] | None = None,
+    made: Made,
     progress: Progress = no_progress,
 ) -> EngineManifest:
     """Hash everything in FOLDER and write manifest.json, last: with it the artefact is whole."""
@@ -88,10 +98,10 @@ def seal(
         plan=to_json(plan),
         model={**to_json(source), "shards": source_shards(source)},
         files=tuple(records),
-        durations_s={step: round(seconds, 3) for step, seconds in durations_s.items()},
-        tool_versions={"trtk": __version__, "python": platform.python_version(), **(tool_versions or used.versions())},
+        durations_s={step: round(seconds, 3) for step, seconds in made.durations_s.items()},
+        tool_versions={"trtk": __version__, "python": platform.python_version(), **made.tool_versions},
         is_deferred=used.needs_builder and builder(plan.builder).is_deferred,
-        evaluation=evaluation,
+        evaluation=made.evaluation,
     )
     write_json(folder / MANIFEST, to_json(manifest))
     return manifest
