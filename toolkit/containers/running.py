@@ -1,0 +1,153 @@
+"""One container from its creation to its removal, however the work in it ends."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from toolkit.containers import owners
+from toolkit.containers.daemon import Daemon, daemon_errors_named, explanation
+from toolkit.errors import BuildError, MissingError
+
+#: A daemon whose own limit is lower, a rootless one for example, may not raise it for a container.
+RLIMIT_REFUSED = "setting rlimit"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Mount:
+    """A folder of this machine in the container."""
+
+    source: str
+    target: str
+    is_read_only: bool = True
+
+
+@dataclass(frozen=True, kw_only=True)
+class ContainerSpec:
+    """What runs, and all that it may touch: no network, no capability, no file beyond the mounts and tmpfs."""
+
+    job: str  # whose it is; names and labels are made of it
+    image: str
+    command: tuple[str, ...]
+    user: str  # uid:gid
+    mounts: tuple[Mount, ...]
+    environment: Mapping[str, str]
+    tmpfs: Mapping[str, str]  # path → options
+    memory_bytes: int
+    pids: int
+    shm_bytes: int
+    gpu_uuids: tuple[str, ...] = ()
+    ulimits: Mapping[str, int] = field(default_factory=dict)  # -1: no limit
+    working_dir: str = "/tmp"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ended:
+    """How a container ended."""
+
+    exit_code: int
+    is_oom_killed: bool
+
+
+def run(
+    daemon: Daemon, spec: ContainerSpec, *, on_line: Callable[[str], None], on_note: Callable[[str], None]
+) -> Ended:
+    """Run a container to its end, each line of its output to ON_LINE; it is removed in every case."""
+    with daemon_errors_named(daemon), contextlib.ExitStack() as stack:
+        try:
+            container, output = _started(daemon, spec, stack)
+        except _RlimitRefusedError as refused:
+            on_note(f"The Docker daemon may not raise limits ({refused}); the container runs without --ulimit.")
+            container, output = _started(daemon, _without_ulimits(spec), stack)
+        for line in _lines(output):
+            on_line(line)
+        code = container.wait()["StatusCode"]
+        container.reload()
+        return Ended(exit_code=code, is_oom_killed=bool(container.attrs["State"]["OOMKilled"]))
+
+
+class _RlimitRefusedError(Exception):
+    pass
+
+
+def _started(daemon: Daemon, spec: ContainerSpec, stack: contextlib.ExitStack) -> tuple[Any, Iterable[bytes]]:
+    import docker
+
+    container = daemon.client.containers.create(**_arguments(spec))
+    stack.callback(owners.remove, container)
+    output = container.attach(stdout=True, stderr=True, stream=True, logs=True)
+    try:
+        container.start()
+    except docker.errors.APIError as error:
+        said = explanation(error)
+        if spec.ulimits and RLIMIT_REFUSED in said:
+            raise _RlimitRefusedError(
+                said.rpartition("rlimit")[2].partition(":")[2].partition(":")[0].strip()
+            ) from error
+        raise _not_started(spec, said) from error
+    return container, output
+
+
+def _arguments(spec: ContainerSpec) -> dict[str, Any]:
+    from docker.types import DeviceRequest, Ulimit
+    from docker.types import Mount as DockerMount
+
+    return {
+        "name": f"trtk-{spec.job}",
+        "image": spec.image,
+        "command": list(spec.command),
+        "user": spec.user,
+        "working_dir": spec.working_dir,
+        "environment": dict(spec.environment),
+        "labels": owners.labels(spec.job),
+        "mounts": [
+            DockerMount(mount.target, mount.source, type="bind", read_only=mount.is_read_only) for mount in spec.mounts
+        ],
+        "tmpfs": dict(spec.tmpfs),
+        "read_only": True,
+        "network_mode": "none",
+        "ipc_mode": "private",
+        "cap_drop": ["ALL"],
+        "security_opt": ["no-new-privileges:true"],
+        "init": True,
+        "shm_size": spec.shm_bytes,
+        "mem_limit": spec.memory_bytes,
+        "memswap_limit": spec.memory_bytes,
+        "pids_limit": spec.pids,
+        "ulimits": [Ulimit(name=name, soft=value, hard=value) for name, value in spec.ulimits.items()],
+        "device_requests": [DeviceRequest(device_ids=list(spec.gpu_uuids), capabilities=[["gpu"]])]
+        if spec.gpu_uuids
+        else [],
+    }
+
+
+def _without_ulimits(spec: ContainerSpec) -> ContainerSpec:
+    import dataclasses
+
+    return dataclasses.replace(spec, ulimits={})
+
+
+def _not_started(spec: ContainerSpec, said: str) -> Exception:
+    if "could not select device driver" in said or "nvidia-container" in said:
+        return MissingError(
+            f"Docker cannot give a container the GPU {', '.join(spec.gpu_uuids)}: {said}.",
+            hint="Install the NVIDIA container toolkit and restart Docker: nvidia-ctk runtime configure --runtime=docker",
+        )
+    if "executable file not found" in said:
+        return MissingError(
+            f"The image {spec.image} has no {spec.command[0]}.", hint="`trtk releases` lists images that have it."
+        )
+    return BuildError(f"The container could not be started: {said}.")
+
+
+def _lines(output: Iterable[bytes]) -> Iterator[str]:
+    """Yield whole lines; a progress line that is overwritten with carriage returns is several."""
+    rest = b""
+    for piece in output:
+        *whole, rest = (rest + piece).replace(b"\r", b"\n").split(b"\n")
+        for line in whole:
+            yield line.decode(errors="replace")
+    if rest:
+        yield rest.decode(errors="replace")
