@@ -59,14 +59,16 @@ def stop(number: int, frame: object) -> None:
 
 def run(asked: argparse.Namespace) -> int:
     """Do what was asked; return an exit code, unless this process became Triton."""
+    files = [] if asked.no_verify else hashes.records_of(BUNDLE / "manifest.json")
+    hashes.verify(BUNDLE, files, below=ALWAYS)
+    if files:
+        hashes.need_nothing_added(files)
     bundle = document(BUNDLE / "bundle.json")
     machine.need_release(bundle)
     gpu = machine.need_gpus(bundle)
-    files = [] if asked.no_verify else hashes.records_of(BUNDLE / "manifest.json")
     is_engine = bundle["flow"] == "engine"
-    hashes.verify(BUNDLE, files, below=ALWAYS if is_engine else (*ALWAYS, "checkpoint/"))
-    if files:
-        hashes.need_nothing_added(files)
+    if not is_engine:
+        hashes.verify(BUNDLE, files, below=("checkpoint/",))
     if asked.check:
         say(f"This bundle can run here: {gpu.name}, sm_{gpu.sm}, TensorRT-LLM {bundle['tensorrt_llm']}.")
         return 0

@@ -84,7 +84,7 @@ def need_gpus(bundle: dict[str, Any]) -> Gpu:
             code=MISSING,
         )
     if str(first.sm) not in bundle["commands"]:
-        known = ", ".join(f"sm_{sm}" for sm in bundle["commands"])
+        known = ", ".join(f"sm_{sm}" for sm in sorted(bundle["commands"], key=int))
         raise Refused(
             f"{bundle['quant']} in the {bundle['flow']} flow runs on {known}; {first.name} is sm_{first.sm}.",
             hint="Build a bundle for this card: trtk build … --gpu; `trtk quants` shows what it can run.",
