@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -58,9 +59,9 @@ def run(
     with daemon_errors_named(daemon), contextlib.ExitStack() as stack:
         try:
             container, output = _started(daemon, spec, stack)
-        except _RlimitRefusedError as refused:
-            on_note(f"The Docker daemon may not raise limits ({refused}); the container runs without --ulimit.")
-            container, output = _started(daemon, _without_ulimits(spec), stack)
+        except _RlimitRefusedError:
+            on_note(f"The Docker daemon at {daemon.host} may not raise limits; the container runs with its own.")
+            container, output = _started(daemon, dataclasses.replace(spec, ulimits={}), stack)
         for line in _lines(output):
             on_line(line)
         code = container.wait()["StatusCode"]
@@ -83,9 +84,7 @@ def _started(daemon: Daemon, spec: ContainerSpec, stack: contextlib.ExitStack) -
     except docker.errors.APIError as error:
         said = explanation(error)
         if spec.ulimits and RLIMIT_REFUSED in said:
-            raise _RlimitRefusedError(
-                said.rpartition("rlimit")[2].partition(":")[2].partition(":")[0].strip()
-            ) from error
+            raise _RlimitRefusedError(said) from error
         raise _not_started(spec, said) from error
     return container, output
 
@@ -111,7 +110,6 @@ def _arguments(spec: ContainerSpec) -> dict[str, Any]:
         "ipc_mode": "private",
         "cap_drop": ["ALL"],
         "security_opt": ["no-new-privileges:true"],
-        "init": True,
         "shm_size": spec.shm_bytes,
         "mem_limit": spec.memory_bytes,
         "memswap_limit": spec.memory_bytes,
@@ -123,17 +121,12 @@ def _arguments(spec: ContainerSpec) -> dict[str, Any]:
     }
 
 
-def _without_ulimits(spec: ContainerSpec) -> ContainerSpec:
-    import dataclasses
-
-    return dataclasses.replace(spec, ulimits={})
-
-
 def _not_started(spec: ContainerSpec, said: str) -> Exception:
     if "could not select device driver" in said or "nvidia-container" in said:
         return MissingError(
             f"Docker cannot give a container the GPU {', '.join(spec.gpu_uuids)}: {said}.",
-            hint="Install the NVIDIA container toolkit and restart Docker: nvidia-ctk runtime configure --runtime=docker",
+            hint="Install the NVIDIA container toolkit, then: sudo nvidia-ctk runtime configure --runtime=docker, "
+            "sudo systemctl restart docker",
         )
     if "executable file not found" in said:
         return MissingError(
