@@ -2,10 +2,11 @@
 
 from toolkit.containers.daemon import Daemon, connect
 from toolkit.containers.images import Image, need_image
-from toolkit.containers.owners import remove_of, remove_orphans
+from toolkit.containers.owners import SETTLE_S, remove_of, remove_orphans
 from toolkit.containers.running import ContainerSpec, Ended, Mount, run
 
 __all__ = [
+    "SETTLE_S",
     "ContainerSpec",
     "Daemon",
     "Ended",
