@@ -23,6 +23,7 @@ class Daemon:
     host: str
     version: str
     memory_bytes: int  # of its machine
+    is_rootless: bool  # its containers' root is the user who runs it
     client: Any
 
 
@@ -41,7 +42,13 @@ def connect() -> Daemon:
         facts = client.info()
     except (docker.errors.DockerException, requests.exceptions.RequestException) as error:
         raise MissingError(f"No Docker daemon answers at {host}: {_cause(error)}.", hint=_hint(error)) from error
-    return Daemon(host=host, version=facts["ServerVersion"], memory_bytes=facts["MemTotal"], client=client)
+    return Daemon(
+        host=host,
+        version=facts["ServerVersion"],
+        memory_bytes=facts["MemTotal"],
+        is_rootless="name=rootless" in (facts.get("SecurityOptions") or []),
+        client=client,
+    )
 
 
 @contextlib.contextmanager

@@ -7,7 +7,7 @@ import json
 import os
 import shutil
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -88,13 +88,12 @@ def logged(made: Attempt, plan: BuildPlan, progress: Progress) -> Iterator[Liste
 class Listener:
     """Hears lines of the compiler."""
 
-    def __init__(self, write: object, progress: Progress, count: int) -> None:
+    def __init__(self, write: Callable[[str], object], progress: Progress, count: int) -> None:
         self._write, self._progress, self._count = write, progress, count
         self._done, self._part = 0, 0.0
 
     def __call__(self, line: str) -> None:
         """Keep a line, and see how far the compiler is."""
-        assert callable(self._write)
         self._write(f"{line}\n")
         self._part = next((part for words, part in PHASES if words in line), self._part)
         if RANK_DONE in line:

@@ -56,7 +56,7 @@ def choose(plan: BuildPlan, host: BuildHost, *, asked: str) -> Choice:
                 hint="--builder defer leaves a bundle that compiles its engine on the target, at first start.",
             )
         return Choice(name="builder", value=asked, reason="as asked")
-    faults = []
+    faults: list[str] = []
     for entry in builders():
         fault = entry.why_not(plan, host)
         if fault is None:

@@ -1,7 +1,7 @@
 """End a build's compiler and remove what it left when the trtk that owns it is killed, however it is killed.
 
-Run as `python -m toolkit.engine.watcher KIND JOB SCRATCH` with a pipe as stdin whose other end only the owner holds: the
-kernel closes that end even on kill -9. An owner that cleaned up itself says so before it closes its end.
+Run as `python -m toolkit.engine.watcher KIND JOB SCRATCH` with a pipe as stdin whose other end only the owner holds:
+the kernel closes that end even on kill -9. An owner that cleaned up itself says so before it closes its end.
 """
 
 from __future__ import annotations

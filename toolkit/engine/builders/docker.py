@@ -47,7 +47,7 @@ def build(plan: BuildPlan, job: BuildJob, progress: Progress) -> Mapping[str, st
     containers.remove_orphans(daemon)
     image = containers.need_image(daemon, job.image or plan.release.image, progress=progress)
     with attempt.opened(plan, job, kind=watcher.CONTAINER) as made:
-        spec = container(plan, job, made, image=image.image_id, memory_bytes=job.memory_bytes or _most_memory(daemon))
+        spec = container(plan, job, made, daemon=daemon, image=image.image_id)
         with attempt.logged(made, plan, progress) as listener:
             ended = containers.run(daemon, spec, on_line=listener, on_note=listener)
         if ended.is_oom_killed and ended.exit_code:
@@ -59,7 +59,7 @@ def build(plan: BuildPlan, job: BuildJob, progress: Progress) -> Mapping[str, st
     return {"image": image.digest, "tensorrt_llm": version, "docker": daemon.version, "compiled_on": card.title}
 
 
-def container(plan: BuildPlan, job: BuildJob, made: Attempt, *, image: str, memory_bytes: int) -> ContainerSpec:
+def container(plan: BuildPlan, job: BuildJob, made: Attempt, *, daemon: Daemon, image: str) -> ContainerSpec:
     """Return the container that compiles: it reads the checkpoint, writes the engine, and reaches nothing else."""
     return ContainerSpec(
         job=made.job_id,
@@ -72,23 +72,19 @@ def container(plan: BuildPlan, job: BuildJob, made: Attempt, *, image: str, memo
                 timing_cache=f"{OUTPUT}/timing/{made.timing_cache.name}",
             )
         ),
-        user=f"{made.user[0]}:{made.user[1]}",
+        user="0:0" if daemon.is_rootless else f"{made.user[0]}:{made.user[1]}",
         mounts=(
             Mount(source=str(made.checkpoint), target=CHECKPOINT),
             Mount(source=str(made.output.parent), target=OUTPUT, is_read_only=False),
         ),
         environment=ENVIRONMENT,
         tmpfs=TMPFS,
-        memory_bytes=memory_bytes,
+        memory_bytes=job.memory_bytes or int(daemon.memory_bytes * MEMORY_SHARE),
         pids=PIDS,
         shm_bytes=SHM_BYTES + ranks(plan) * SHM_BYTES_PER_RANK,
         gpu_uuids=tuple(gpu.uuid for gpu in gpus_of(plan, job.host)),
         ulimits=ULIMITS,
     )
-
-
-def _most_memory(daemon: Daemon) -> int:
-    return int(daemon.memory_bytes * MEMORY_SHARE)
 
 
 BUILDER = Builder(
