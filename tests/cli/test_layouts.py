@@ -7,7 +7,7 @@ import pytest
 from click.testing import CliRunner
 
 from toolkit import gpus
-from toolkit.cli import build, main
+from toolkit.cli import main, planning
 from toolkit.errors import PlanInfeasible
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -73,4 +73,4 @@ def test_a_kv_cache_that_the_flow_cannot_store_is_refused_by_name():
     made = SimpleNamespace(conversion=SimpleNamespace(kv_cache="int8"), flow="llmapi", gpu=gpus.get("h100-sxm"))
 
     with pytest.raises(PlanInfeasible, match=r"A KV cache in INT8 runs on no GPU in the llmapi flow; .* is sm_90\."):
-        build._need_kv_cache(made)
+        planning._need_kv_cache(made)

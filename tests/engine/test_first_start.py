@@ -41,7 +41,7 @@ def make_bundle(folder, *, gpu="a4500", recipe="int4", ranks=1):
     """Make a bundle around files that stand for a checkpoint, as a build leaves it."""
     calibration = CalibrationSpec(source="self", samples=4, length=32)
     converted = plan.conversion(SMALL, quant.get(recipe), calibration=calibration)
-    target = plan.Target(gpu=gpus.get(gpu), release=releases.get("26.07"), flow="engine")
+    target = plan.Target(gpu=gpus.get(gpu), flow="engine", **releases.facts_of(releases.get("26.07")))
     made = plan.make(converted, target, plan.Asked(), recipes=quant.catalogue())
     for path, text in {
         "checkpoint/config.json": json.dumps({"mapping": {"world_size": ranks}}),

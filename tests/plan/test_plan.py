@@ -46,8 +46,11 @@ LLAMA2_7B = ModelSpec(
 
 
 def planned(gpu, recipe, model=LLAMA_8B, **asked):
-    converted = plan.conversion(model, quant.get(recipe), calibration=CALIBRATION)
-    target = plan.Target(gpu=gpus.get(gpu), release=releases.default())
+    flow = asked.pop("flow", "auto")
+    target = plan.Target(gpu=gpus.get(gpu), flow=flow, **releases.facts_of(releases.default()))
+    target = plan.resolve(target, quant.get(recipe), recipes=quant.catalogue(), model=model)
+    layout = plan.AskedCheckpoint(layout=plan.layout_of(target.flow))
+    converted = plan.conversion(model, quant.get(recipe), calibration=CALIBRATION, asked=layout)
     return plan.make(converted, target, plan.Asked(**asked), recipes=quant.catalogue())
 
 
@@ -117,11 +120,16 @@ ENGINE_ROPES = {
 
 
 @pytest.mark.parametrize(("rope", "reason"), ENGINE_ROPES.values(), ids=ENGINE_ROPES.keys())
-def test_a_rope_that_trtllm_build_would_replace_is_refused_for_engines_and_planned_for_the_cpu(rope, reason):
+def test_a_rope_that_trtllm_build_would_replace_goes_to_the_llm_api_or_the_cpu(rope, reason):
     model = dataclasses.replace(LLAMA_8B, **rope)
 
-    with pytest.raises(PlanInfeasible, match=reason):
-        planned("h100", "int4", model=model)
+    with pytest.raises(PlanInfeasible, match=reason) as caught:
+        planned("h100", "int4", model=model, flow="engine")
+    assert caught.value.hint == "Try --flow auto."
+    made = planned("h100", "int4", model=model)
+    assert made.flow == "llmapi"
+    flow = next(choice for choice in made.choices if choice.name == "flow")
+    assert f"an engine {reason.removeprefix('it ')}" in flow.reason
     assert planned("cpu", "int4", model=model, max_seq_len=2048).flow == "openvino"
 
 
@@ -190,7 +198,7 @@ def test_the_plan_id_changes_with_what_is_built_and_with_nothing_else():
 
 def fits(gpu, seq_len, batch):
     converted = plan.conversion(LLAMA_8B, quant.get("int4_rtn"))
-    target = plan.Target(gpu=dataclasses.replace(gpus.get("a4500"), **gpu), release=releases.default())
+    target = plan.Target(gpu=dataclasses.replace(gpus.get("a4500"), **gpu), **releases.facts_of(releases.default()))
     try:
         plan.make(converted, target, plan.Asked(max_seq_len=seq_len, max_batch_size=batch))
     except PlanInfeasible:

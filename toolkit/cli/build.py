@@ -8,10 +8,11 @@ from typing import Any
 import click
 
 from toolkit.cli import output
-from toolkit.cli.auto_options import auto_of, auto_options
-from toolkit.cli.model_options import conversion_plan, need_packages, quantization_options
+from toolkit.cli.auto_options import auto_options
+from toolkit.cli.engine_options import FLOWS, engine_options
+from toolkit.cli.model_options import need_packages, quantization_options
+from toolkit.cli.planning import check_names, plan_of
 from toolkit.cli.quality import Bounds, bounds_of
-from toolkit.cli.source_options import KEEP
 from toolkit.specs import BuildPlan, EngineManifest, ModelSource
 
 EPILOG = output.examples(
@@ -29,11 +30,18 @@ EPILOG = output.examples(
 @click.option(
     "-o", "--output", "folder", type=click.Path(path_type=Path), help="Folder to make; engines/MODEL-GPU-QUANT."
 )
-@click.option("--flow", type=click.Choice(["auto", "engine", "openvino"]), default="auto", show_default=True)
+@click.option(
+    "--flow",
+    type=click.Choice(FLOWS),
+    default="auto",
+    show_default=True,
+    help="engine: compiled by trtllm-build; llmapi: loaded as it is; openvino: the CPU.",
+)
 @click.option("--release", default="auto", show_default=True, metavar="TAG", help="Triton release; `trtk releases`.")
 @click.option("--max-batch-size", type=click.IntRange(min=1), help="Requests in flight.")
 @click.option("--max-seq-len", type=click.IntRange(min=16), help="Tokens of prompt and answer together.")
 @click.option("--max-num-tokens", type=click.IntRange(min=16), help="Tokens of one engine step.")
+@engine_options
 @quantization_options
 @auto_options
 @click.option("--dry-run", is_flag=True, help="Show the plan with its reasons and stop.")
@@ -61,63 +69,6 @@ def build(model: str, folder: Path | None, dry_run: bool, as_json: bool, **optio
             return
         manifest, is_new = run_plan(plan, source, target, bounds=bounds_of(options), progress=progress)
     show_result(manifest, target, is_new=is_new, as_json=as_json)
-
-
-def check_names(options: dict[str, Any]) -> None:
-    """Refuse a wrong name, or a GPU that cannot run the quantization, before anything is fetched."""
-    from toolkit import gpus, plan, quant, releases
-
-    target = plan.Target(gpu=gpus.get(options["gpu"]), release=releases.get(options["release"]), flow=options["flow"])
-    auto = auto_of(options)
-    if options["quant"] == KEEP:  # only the weights say what it is
-        return
-    for recipe in auto.candidates if auto else [quant.get(options["quant"])]:
-        plan.check_target(target, recipe, recipes=quant.catalogue())
-
-
-def plan_of(source: ModelSource, options: dict[str, Any]) -> BuildPlan:
-    """Return the plan that the options ask for; raises PlanInfeasible in milliseconds."""
-    from toolkit import gpus, models, plan, quant, releases
-
-    target = plan.Target(gpu=gpus.get(options["gpu"]), release=releases.get(options["release"]), flow=options["flow"])
-    asked = plan.Asked(
-        max_batch_size=options["max_batch_size"],
-        max_seq_len=options["max_seq_len"],
-        max_num_tokens=options["max_num_tokens"],
-    )
-    if target.gpu.is_cpu:
-        options = {**options, "kv_cache": _cpu_kv_cache(options["kv_cache"])}
-    converted = conversion_plan(models.read(source), options, source)
-    made = plan.make(converted, target, asked, recipes=quant.catalogue())
-    _need_kv_cache(made)
-    return made
-
-
-def _need_kv_cache(made: BuildPlan) -> None:
-    """Refuse a KV cache type that the GPU is known not to store in the plan's flow."""
-    from toolkit.errors import PlanInfeasible
-    from toolkit.quant import matrix
-
-    algo = made.conversion.kv_cache.upper() if made.conversion.kv_cache else None
-    known = matrix.supported_kv_cache_sms(algo, made.flow)
-    if algo and made.gpu.sm not in (*known, *matrix.unverified_kv_cache_sms(algo, made.flow)):
-        listing = ", ".join(f"sm_{sm}" for sm in known)
-        raise PlanInfeasible(
-            f"A KV cache in {algo} runs on {listing or 'no GPU'} in the {made.flow} flow; {made.gpu.title} is "
-            f"sm_{made.gpu.sm}.",
-            hint="Try --kv-cache none.",
-        )
-
-
-def _cpu_kv_cache(asked: str) -> str:
-    """The CPU engine has a KV cache of its own, which no checkpoint configures."""
-    from toolkit.errors import PlanInfeasible
-
-    if asked in {"fp8", "int8"}:
-        raise PlanInfeasible(
-            f"--kv-cache {asked} is for NVIDIA GPUs; the CPU engine chooses its own.", hint="Leave --kv-cache out."
-        )
-    return "none"
 
 
 def default_folder(model: str, plan: BuildPlan) -> Path:

@@ -62,7 +62,8 @@ def quickstart(quant: str, is_stopped: bool, as_json: bool) -> None:
 def build_demo(quant: str) -> Path:
     """Build engines/demo-QUANT for the CPU."""
     from toolkit import models, workspace
-    from toolkit.cli.build import build, check_names, plan_of, run_plan
+    from toolkit.cli.build import build, run_plan
+    from toolkit.cli.planning import check_names, plan_of
 
     # Everything else is as `trtk build` has it when the user says nothing.
     options = build.make_context("build", [MODEL, "--gpu", GPU, "--quant", quant]).params

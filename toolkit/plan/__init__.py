@@ -6,34 +6,41 @@ import dataclasses
 import hashlib
 import json
 from collections.abc import Iterable
-from dataclasses import dataclass
 
 from toolkit.errors import PlanInfeasible
-from toolkit.plan import build_flags, groups, limits, memory, mixed, storage, support
+from toolkit.plan import build_flags, groups, limits, llm_api, memory, mixed, shards, storage, support
+from toolkit.plan.engine_options import SPECULATIVE, AskedEngine
 from toolkit.plan.limits import Asked
 from toolkit.plan.storage import AskedCheckpoint
+from toolkit.plan.support import Target
 from toolkit.specs import (
     AutoSpec,
     BuildPlan,
     CalibrationSpec,
+    Choice,
     ConversionPlan,
     GpuSpec,
+    Limits,
     ModelSpec,
     QuantRecipe,
-    Release,
+    Sharding,
     to_json,
 )
 
-__all__ = ["Asked", "AskedCheckpoint", "Target", "check_target", "conversion", "make", "memory", "mixed"]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Target:
-    """Where and how an engine is to run."""
-
-    gpu: GpuSpec
-    release: Release
-    flow: str = "auto"
+__all__ = [
+    "SPECULATIVE",
+    "Asked",
+    "AskedCheckpoint",
+    "AskedEngine",
+    "Target",
+    "check_target",
+    "conversion",
+    "layout_of",
+    "make",
+    "memory",
+    "mixed",
+    "resolve",
+]
 
 
 def conversion(
@@ -76,7 +83,19 @@ def conversion(
 
 def check_target(target: Target, recipe: QuantRecipe, *, recipes: Iterable[QuantRecipe]) -> None:
     """Raise PlanInfeasible when no model at all could run so; needs no model."""
-    support.choose_flow(target.gpu, recipe, target.release, asked=target.flow, recipes=recipes)
+    support.resolve(target, recipe, recipes=recipes)
+
+
+def resolve(
+    target: Target, recipe: QuantRecipe, *, recipes: Iterable[QuantRecipe], model: ModelSpec | None = None
+) -> Target:
+    """Return TARGET with its flow decided: the checkpoint's layout follows from it."""
+    return support.resolve(target, recipe, recipes=recipes, model=model)
+
+
+def layout_of(flow: str) -> str:
+    """Return the layout of the checkpoint that a flow reads."""
+    return storage.HF if flow == support.LLMAPI else storage.TRTLLM
 
 
 def make(converted: ConversionPlan, target: Target, asked: Asked, *, recipes: Iterable[QuantRecipe] = ()) -> BuildPlan:
@@ -85,14 +104,20 @@ def make(converted: ConversionPlan, target: Target, asked: Asked, *, recipes: It
     RECIPES are those that a refusal may recommend.
     """
     model, recipe, gpu = converted.model, converted.recipe, target.gpu
-    flow, flow_choices = support.choose_flow(gpu, recipe, target.release, asked=target.flow, recipes=recipes)
-    support.need_computable(model, flow)
-    weights = memory.weights_bytes(model, recipe, converted.group_size)
-    per_token = memory.kv_bytes_per_token(model, kv_bytes=1 if converted.kv_cache else memory.FLOAT_BYTES)
+    target = support.resolve(target, recipe, recipes=recipes, model=model)
+    flow = target.flow
+    assert converted.layout == layout_of(flow), "the checkpoint is converted for another flow"
+    assert flow == support.LLMAPI or converted.sharding == asked.sharding, "the checkpoint has other ranks"
+    _check_ranks(converted, asked.sharding, gpu)
+    sharding = asked.sharding
+    weights = memory.weights_bytes(model, recipe, converted.group_size, sharding=sharding)
+    per_token = memory.kv_bytes_per_token(
+        model, kv_bytes=1 if converted.kv_cache else memory.FLOAT_BYTES, sharding=sharding
+    )
     bounds, kv_bytes, limit_choices = limits.choose(
         gpu, model, asked, weights_bytes=weights, kv_bytes_per_token=per_token
     )
-    is_engine = flow == support.ENGINE
+    assert target.flow_choice, "resolve set it"
     plan = BuildPlan(
         plan_id="",
         gpu=gpu,
@@ -100,21 +125,52 @@ def make(converted: ConversionPlan, target: Target, asked: Asked, *, recipes: It
         release=target.release,
         flow=flow,
         toolchain=support.TOOLCHAINS[flow],
-        builder="defer" if is_engine else "local",
+        builder="defer" if flow == support.ENGINE else "local",
         limits=bounds,
         weights_bytes=weights,
         kv_bytes_per_token=per_token,
         kv_bytes=kv_bytes,
-        build_flags=build_flags.choose(gpu, recipe, bounds, dtype=converted.dtype) if is_engine else (),
-        choices=(*converted.choices, *flow_choices, *limit_choices),
+        build_flags=_build_flags(converted, target, bounds, asked.engine),
+        adapters=asked.engine.adapters,
+        choices=(*converted.choices, target.flow_choice, *limit_choices),
     )
     return dataclasses.replace(plan, plan_id=_digest(plan))
+
+
+def _build_flags(converted: ConversionPlan, target: Target, bounds: Limits, asked: AskedEngine) -> tuple[Choice, ...]:
+    if target.flow == support.ENGINE:
+        assert target.tool, "resolve takes no engine flow without it"
+        compiled = build_flags.Compiled(gpu=target.gpu, converted=converted, limits=bounds, asked=asked)
+        return build_flags.choose(compiled, target.tool)
+    if target.flow == support.LLMAPI:
+        assert target.api, "resolve takes no llmapi flow without it"
+        return llm_api.choose(bounds, asked, target.api)
+    if asked != AskedEngine():
+        raise PlanInfeasible(
+            "--speculative, --lora-dir, --gather-logits, --workers and --set-flag are of NVIDIA GPUs; the CPU engine "
+            "has none of them.",
+            hint="Leave them out, or name an NVIDIA GPU with --gpu.",
+        )
+    return ()
+
+
+def _check_ranks(converted: ConversionPlan, sharding: Sharding, gpu: GpuSpec) -> None:
+    """Raise PlanInfeasible when a model, or its groups, cannot be divided among the ranks."""
+    if sharding == Sharding():
+        return
+    if gpu.is_cpu:
+        raise PlanInfeasible(
+            "--tp, --pp and --ep divide a model among NVIDIA GPUs; the CPU engine is one.", hint="Leave them out."
+        )
+    shards.check(converted.model, sharding)
+    if converted.layout == storage.HF and converted.group_size:  # divided when it is loaded, so not checked until here
+        groups.choose(converted.model, converted.recipe, converted.group_size, sharding=sharding)
 
 
 def _digest(plan: BuildPlan) -> str:
     """Return 16 hex digits of everything in the plan that changes what is built; sources and notes do not."""
     document = to_json(plan)
-    for noun in (document["gpu"], document["release"], document["conversion"]["recipe"]):
-        for words in ("sources", "notes", "papers", "title", "aliases"):
+    for noun in (document["gpu"], document["release"], document["conversion"]["recipe"], *document["adapters"]):
+        for words in ("sources", "notes", "papers", "title", "aliases", "path"):
             noun.pop(words, None)
     return hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()[:16]

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from toolkit import rope
 from toolkit.errors import PlanInfeasible
 from toolkit.plan import memory
-from toolkit.specs import Choice, GpuSpec, Limits, ModelSpec
+from toolkit.plan.engine_options import AskedEngine
+from toolkit.specs import Choice, GpuSpec, Limits, ModelSpec, Sharding
 
 #: Defaults where the user says nothing: long enough for chat with documents, short enough for small cards.
 DEFAULT_SEQ_LEN = 8192
@@ -26,11 +27,13 @@ KV_FRACTION = 0.9
 
 @dataclass(frozen=True, kw_only=True)
 class Asked:
-    """Limits that the user set; None leaves them to the plan."""
+    """Limits, ranks and options of an engine that the user set; None leaves them to the plan."""
 
     max_batch_size: int | None = None
     max_seq_len: int | None = None
     max_num_tokens: int | None = None
+    sharding: Sharding = field(default_factory=Sharding)
+    engine: AskedEngine = field(default_factory=AskedEngine)
 
 
 def choose(
@@ -49,12 +52,18 @@ def choose(
             hint=f"Try --max-seq-len {max(256, kv_bytes // per_token // 256 * 256)}.",
         )
     batch, batch_reason = _batch_size(gpu, asked, kv_bytes, per_token * seq_len)
-    choices = (
+    choices: tuple[Choice, ...] = (
         Choice(name="max_seq_len", value=str(seq_len), reason=seq_reason),
         Choice(name="max_num_tokens", value=str(tokens), reason=_tokens_reason(gpu, asked)),
         Choice(name="max_batch_size", value=str(batch), reason=batch_reason),
     )
-    return Limits(max_batch_size=batch, max_seq_len=seq_len, max_num_tokens=tokens), kv_bytes, choices
+    ranks = {"tp": asked.sharding.tp, "pp": asked.sharding.pp, "ep": asked.sharding.ep}
+    choices += tuple(
+        Choice(name=name, value=str(count), reason="ranks as asked, one GPU each")
+        for name, count in ranks.items()
+        if count > 1
+    )
+    return Limits(max_batch_size=batch, max_seq_len=seq_len, max_num_tokens=tokens, **ranks), kv_bytes, choices
 
 
 def _seq_len(gpu: GpuSpec, model: ModelSpec, asked: Asked) -> tuple[int, str]:
@@ -81,7 +90,7 @@ def _gpu_kv_bytes(gpu: GpuSpec, model: ModelSpec, draft: Limits, weights_bytes: 
         raise PlanInfeasible(
             f"The weights take {weights_bytes / memory.GIB:.2f} GiB and the engine {needed / memory.GIB:.2f} GiB in "
             f"all; {gpu.title} has {usable / memory.GIB:.2f} GiB.",
-            hint="Try fewer bits (--quant int4), or a larger card: `trtk gpus`.",
+            hint="Try fewer bits (--quant int4), more cards (--tp 2), or a larger one: `trtk gpus`.",
         )
     return int(KV_FRACTION * (usable - needed))
 

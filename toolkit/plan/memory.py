@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 
-from toolkit.specs import Limits, ModelSpec, QuantRecipe, parts
+from toolkit.specs import Limits, ModelSpec, QuantRecipe, Sharding, parts
 
 GIB = 1 << 30
 MIB = 1 << 20
@@ -57,12 +58,22 @@ def total_parameters(model: ModelSpec) -> int:
     return linear_parameters(model) + router_parameters(model) + float_parameters(model) - tied
 
 
-def weights_bytes(model: ModelSpec, recipe: QuantRecipe, group_size: int | None) -> int:
-    """Return the bytes of the weights in an engine, scales included; a tied head is shared."""
-    parameters = linear_parameters(model)
-    shared = model.vocab_size * model.hidden_size if model.is_tied else 0
+def weights_bytes(
+    model: ModelSpec, recipe: QuantRecipe, group_size: int | None, *, sharding: Sharding | None = None
+) -> int:
+    """Return the bytes of the weights in the fullest rank's engine, scales included; a tied head is shared.
+
+    Layers are divided among the stages, and linears, experts, embedding and head among the ranks of one; norms are not.
+    """
+    ranks = sharding or Sharding()
+    table = model.vocab_size * model.hidden_size
+    # One stage has the embedding and another the head, which then cannot be shared.
+    tables = table if model.is_tied or ranks.pp > 1 else 2 * table
+    layers = math.ceil(model.num_layers / ranks.pp) / model.num_layers
+    parameters = math.ceil(linear_parameters(model) * layers / ranks.tp)
     scales = SCALE_BYTES * parameters // group_size if group_size else 0
-    kept = FLOAT_BYTES * (float_parameters(model) - shared) + ROUTER_BYTES * router_parameters(model)
+    norms = math.ceil((float_parameters(model) - 2 * table) * layers)
+    kept = FLOAT_BYTES * (tables // ranks.tp + norms) + math.ceil(ROUTER_BYTES * router_parameters(model) * layers)
     return parameters * recipe.weight_bits // 8 + scales + kept
 
 
@@ -84,9 +95,11 @@ def _inputs_of_modules(model: ModelSpec) -> Iterator[int]:
             yield shapes[members[0]][1]
 
 
-def kv_bytes_per_token(model: ModelSpec, *, kv_bytes: int = FLOAT_BYTES) -> int:
-    """Return the KV cache of one token: keys and values of every layer."""
-    return 2 * model.num_layers * model.num_kv_heads * model.head_dim * kv_bytes
+def kv_bytes_per_token(model: ModelSpec, *, kv_bytes: int = FLOAT_BYTES, sharding: Sharding | None = None) -> int:
+    """Return the KV cache of one token on the fullest rank: keys and values of its layers and heads."""
+    ranks = sharding or Sharding()
+    layers, heads = math.ceil(model.num_layers / ranks.pp), max(1, model.num_kv_heads // ranks.tp)
+    return 2 * layers * heads * model.head_dim * kv_bytes
 
 
 def activation_bytes(model: ModelSpec, limits: Limits) -> int:

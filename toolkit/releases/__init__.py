@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import functools
 from pathlib import Path
+from typing import Any
 
 from toolkit.errors import UnknownName
 from toolkit.registry import by_name, pick, toml_entry
 from toolkit.releases.contents import build_tool_of, llm_api_of
 from toolkit.specs import Release
 
-__all__ = ["AUTO", "build_tool_of", "catalogue", "default", "get", "latest_with_flow", "llm_api_of", "read"]
+__all__ = ["AUTO", "build_tool_of", "catalogue", "default", "facts_of", "get", "latest_with_flow", "llm_api_of", "read"]
 
 FOLDER = Path(__file__).parent
 #: What a user may write for "the one that trtk recommends".
@@ -40,6 +41,16 @@ def default() -> Release:
     """Return the release that trtk builds for unless told otherwise."""
     (only,) = (release for release in catalogue() if release.is_default)
     return only
+
+
+def facts_of(release: Release) -> dict[str, Any]:
+    """Return what a plan's target is told of a release."""
+    return {
+        "release": release,
+        "tool": build_tool_of(release),
+        "api": llm_api_of(release),
+        "default_release": default(),
+    }
 
 
 def latest_with_flow(flow: str) -> Release:

@@ -19,7 +19,7 @@ from toolkit.specs.evaluation import Evaluation, LayerError, QualityGate, gates_
 from toolkit.specs.json_values import from_json, to_json
 from toolkit.specs.load import BenchReport, LoadProfile, RequestRecord
 from toolkit.specs.model import ModelSource, ModelSpec, MoeSpec
-from toolkit.specs.plans import AutoSpec, BuildPlan, CalibrationSpec, Choice, ConversionPlan, Limits, Sharding
+from toolkit.specs.plans import Adapter, AutoSpec, BuildPlan, CalibrationSpec, Choice, ConversionPlan, Limits, Sharding
 
 __all__ = [
     "CPU_SM",
@@ -28,6 +28,7 @@ __all__ = [
     "MIXED_PRECISION",
     "STAYS_16_BIT",
     "SWITCH",
+    "Adapter",
     "AutoSpec",
     "BenchReport",
     "BuildFlag",

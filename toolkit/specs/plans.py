@@ -15,8 +15,20 @@ class Limits:
     max_batch_size: int
     max_seq_len: int
     max_num_tokens: int
-    tp: int = 1
-    pp: int = 1
+    tp: int = 1  # ranks that share each layer, one GPU each
+    pp: int = 1  # ranks that take the layers in turn
+    ep: int = 1  # of tp, ranks that share out experts
+
+
+@dataclass(frozen=True, kw_only=True)
+class Adapter:
+    """A LoRA adapter that an engine is built for, in Hugging Face's format."""
+
+    name: str
+    path: str
+    sha256: str  # of its weights
+    rank: int
+    modules: tuple[str, ...]  # q_proj, ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,8 +100,9 @@ class BuildPlan:
     toolchain: str  # trtllm, llmapi, openvino
     builder: str  # local, defer, ...
     limits: Limits
-    weights_bytes: int
+    weights_bytes: int  # this and what follows: on the fullest rank
     kv_bytes_per_token: int
     kv_bytes: int  # of the KV pool: what is left of the GPU, or what the CPU engine takes
-    build_flags: tuple[Choice, ...] = ()  # of trtllm-build, without dashes
+    build_flags: tuple[Choice, ...] = ()  # of trtllm-build, without dashes; of the LLM API, its YAML's keys, dotted
+    adapters: tuple[Adapter, ...] = ()
     choices: tuple[Choice, ...] = ()

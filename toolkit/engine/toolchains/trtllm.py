@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from toolkit.engine.toolchain import Toolchain
-from toolkit.specs import BuildPlan, Progress
+from toolkit.specs import BuildPlan, Choice, Progress
 
 
 def command(plan: BuildPlan, *, checkpoint: str, output: str, timing_cache: str) -> list[str]:
@@ -13,12 +13,18 @@ def command(plan: BuildPlan, *, checkpoint: str, output: str, timing_cache: str)
     line = ["trtllm-build", "--checkpoint_dir", checkpoint, "--output_dir", output]
     line += ["--input_timing_cache", timing_cache, "--output_timing_cache", timing_cache]
     for flag in plan.build_flags:
-        line += [f"--{flag.name}", flag.value]
+        line += [f"--{flag.name}", *_words(flag, checkpoint)]
     return line
 
 
+def _words(flag: Choice, checkpoint: str) -> list[str]:
+    """Return a flag's values: none for a switch, several for a list; adapters lie below the checkpoint."""
+    words = flag.value.split()
+    return [f"{checkpoint}/{word}" for word in words] if flag.name == "lora_dir" else words
+
+
 def leave_to_the_target(plan: BuildPlan, folder: Path, progress: Progress) -> None:
-    """Compile nothing: an engine is bound to the GPU that it is compiled on, and the bundle's start.py does it there."""
+    """Compile nothing: an engine is bound to the GPU that it is compiled on, and a builder does it there."""
 
 
 TOOLCHAIN = Toolchain(name="trtllm", kind="trtllm", needs_builder=True, compile=leave_to_the_target, versions=dict)
