@@ -76,7 +76,7 @@ def run(asked: argparse.Namespace) -> int:
         engine = engines.ensure(bundle, gpu, asked.engines, files=files)
         engines.link(engine, asked.run_dir / "engine")
     if not asked.build_only:
-        triton.become(bundle["world_size"], asked.triton)
+        triton.become(bundle["world_size"] if is_engine else 1, asked.triton)  # the LLM API starts its own ranks
     return 0
 
 

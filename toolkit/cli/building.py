@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from toolkit import convert, engine, repository
+from toolkit import convert, engine, releases, repository
 from toolkit.cli.auto_options import measure_of
 from toolkit.cli.quality import Bounds, as_document, bounds_left, judge, need_gates
+from toolkit.cli.reusing import Reuse
+from toolkit.convert.conversion import SLOW_TOKENIZER_FILES, TOKENIZER_FILES
 from toolkit.engine import BuildJob, bundle
 from toolkit.engine.toolchains import trtllm
 from toolkit.files import FolderLock, replace_folder, write_json
-from toolkit.plan import memory
+from toolkit.models import adapters
+from toolkit.plan import build_flags, memory
 from toolkit.specs import BuildPlan, EngineManifest, ModelSource, Progress, RepositorySpec, to_json
 
 
@@ -58,15 +62,17 @@ def _steps(
     def quantize() -> None:
         measure = measure_of(converted, source, progress)
         convert.run(converted, source, checkpoint, weights_bytes=2 * needed, progress=progress, measure=measure)
-        keep_only(checkpoint)
 
     evaluation: dict[str, Any] = {}
     versions: dict[str, str] = {}
     steps: dict[str, Callable[[], object]] = {
-        "quantize": quantize,
+        "quantize": lambda: (reuse.checkpoint(checkpoint, quantize), keep_only(checkpoint)),
         "evaluate": lambda: evaluation.update(_evaluated(plan, source, work, bounds, progress)),
-        "tokenizer": lambda: shutil.copytree(checkpoint / "tokenizer", work / engine.TOKENIZER, dirs_exist_ok=True),
-        "compile": lambda: versions.update(engine.compile_plan(plan, work, job=job, progress=progress)),
+        "tokenizer": lambda: _put_tokenizer(plan, work),
+        "adapters": lambda: adapters.copy(plan.adapters, checkpoint / "lora"),
+        "compile": lambda: versions.update(
+            reuse.engine(work / engine.ENGINE, lambda: engine.compile_plan(plan, work, job=job, progress=progress))
+        ),
         "repository": lambda: repository.write(repository.render(repository_spec(plan)), work / engine.REPOSITORY),
         "first start": lambda: None if plan.gpu.is_cpu else bundle.write_entry(plan, work, commands_by_sm(plan)),
         "plan": lambda: write_json(work / "plan.json", to_json(plan)),
@@ -78,7 +84,15 @@ def _steps(
         durations[name] = time.monotonic() - started
     if not bounds:
         del durations["evaluate"]
-    return engine.Made(durations_s=durations, tool_versions=versions, evaluation=evaluation or None)
+    # It speaks of times of files; from here on nobody goes on with this conversion.
+    (checkpoint / convert.STATE_FILE).unlink(missing_ok=True)
+    return engine.Made(
+        durations_s=durations,
+        tool_versions=versions,
+        evaluation=evaluation or None,
+        build_id=reuse.build_id,
+        reused=tuple(reuse.taken),
+    )
 
 
 def _evaluated(
@@ -117,9 +131,24 @@ def commands_by_sm(plan: BuildPlan) -> dict[int, list[str]]:
     return {sm: trtllm.command(plan, **places) for sm in sms}
 
 
+def _put_tokenizer(plan: BuildPlan, work: Path) -> None:
+    """Copy the tokenizer out of the checkpoint; a unified one is a model folder, and has it among its own files."""
+    checkpoint, target = work / engine.CHECKPOINT, work / engine.TOKENIZER
+    if plan.conversion.layout == "trtllm":
+        shutil.copytree(checkpoint / "tokenizer", target, dirs_exist_ok=True)
+        return
+    target.mkdir(exist_ok=True)
+    for name in (*TOKENIZER_FILES, *SLOW_TOKENIZER_FILES):
+        if (checkpoint / name).is_file():
+            shutil.copyfile(checkpoint / name, target / name)
+
+
 def repository_spec(plan: BuildPlan) -> RepositorySpec:
     """Return what the Triton repository of a plan says."""
+    if plan.flow == "llmapi":
+        return _llm_api_spec(plan)
     is_cpu = plan.gpu.is_cpu
+    is_paged = is_cpu or build_flags.value_of(plan.build_flags, "use_paged_context_fmha") != build_flags.OFF
     return RepositorySpec(
         layout="inflight_batcher",
         engine_backend="openvino" if is_cpu else "tensorrtllm",
@@ -131,4 +160,31 @@ def repository_spec(plan: BuildPlan) -> RepositorySpec:
         dtype=plan.conversion.dtype,
         kv_cache_bytes=plan.kv_bytes if is_cpu else 0,
         bls_instances=1 if is_cpu else plan.limits.max_batch_size,
+        is_kv_cache_reuse_enabled=is_paged,
+        is_chunked_context_enabled=is_paged,
     )
+
+
+def _llm_api_spec(plan: BuildPlan) -> RepositorySpec:
+    api = releases.llm_api_of(plan.release)
+    assert api, "the plan's flow needs it"
+    return RepositorySpec(
+        layout="llmapi",
+        engine_backend="llmapi",
+        tokenizer_dir="../tokenizer",
+        engine_dir=f"../{engine.CHECKPOINT}",
+        max_batch_size=plan.limits.max_batch_size,
+        max_seq_len=plan.limits.max_seq_len,
+        max_num_tokens=plan.limits.max_num_tokens,
+        dtype=plan.conversion.dtype,
+        llm_api={key.name: _typed(key.value, api.keys[key.name]) for key in plan.build_flags},
+    )
+
+
+def _typed(value: str, kind: str) -> Any:
+    """Return a key's value as YAML's own kind."""
+    if kind == "texts":
+        return value.split()
+    if kind in {"boolean", "integer", "fraction"}:
+        return json.loads(value)
+    return value

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from toolkit.specs.json_values import from_json
@@ -35,6 +35,8 @@ class EngineManifest:
     tool_versions: Mapping[str, str]
     is_deferred: bool = False  # True: the engine is compiled on the target, at first start
     evaluation: Mapping[str, Any] | None = None  # of the checkpoint, where a quality gate asked for it
+    build_id: str = ""  # hash of the plan, of every source file and of the code: the same id, the same bytes
+    reused: tuple[str, ...] = ()  # what was taken from the cache: checkpoint, engine
 
 
 def manifest_from_json(document: Any) -> EngineManifest:
@@ -59,10 +61,10 @@ def manifest_from_json(document: Any) -> EngineManifest:
 class RepositorySpec:
     """What a Triton model repository says; paths are as the server sees them."""
 
-    layout: str  # inflight_batcher
-    engine_backend: str  # "openvino": our Python-backend engine; "tensorrtllm": NVIDIA's C++ backend
+    layout: str  # inflight_batcher, llmapi
+    engine_backend: str  # "openvino": our Python-backend engine; "tensorrtllm": NVIDIA's C++ backend; "llmapi"
     tokenizer_dir: str  # absolute, or relative to the model repository
-    engine_dir: str  # absolute, or relative to the model repository
+    engine_dir: str  # absolute, or relative to the model repository; of llmapi, the checkpoint
     max_batch_size: int
     max_seq_len: int
     max_num_tokens: int
@@ -82,6 +84,7 @@ class RepositorySpec:
     is_chunked_context_enabled: bool = True
     batch_scheduler_policy: str = "guaranteed_no_evict"
     num_threads: int = 0  # CPU engine: 0 takes every core
+    llm_api: Mapping[str, Any] = field(default_factory=dict)  # keys of model.yaml, dotted
 
 
 @dataclass(frozen=True, kw_only=True)
