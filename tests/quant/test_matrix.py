@@ -8,21 +8,22 @@ from toolkit.quant import matrix
 SMS = (0, 75, 80, 86, 87, 89, 90, 100, 103, 110, 120, 121)
 
 #: Y runs, - does not, ? unconfirmed. The columns of the published tables are 80 86 89 90 100 103 120;
-#: 0, 75, 87, 110 and 121 are this project's own decisions.
+#: 0, 75, 87, 110 and 121 are this project's own decisions, and so is - on 100 to 110 where the tables have ?: build() in
+#: tensorrt_llm/builder.py raises there for integer weights, SmoothQuant and an int8 KV cache.
 ENGINE = """
                                          0 75 80 86 87 89 90 100 103 110 120 121
 NONE                                     -  -  Y  Y  ?  Y  Y  Y   Y   ?   Y   ?
-W8A16                                    -  -  Y  Y  ?  Y  Y  ?   ?   ?   ?   ?
-W4A16                                    -  -  Y  Y  ?  Y  Y  ?   ?   ?   ?   ?
-W4A16_AWQ                                -  -  Y  Y  ?  Y  Y  ?   ?   ?   ?   ?
-W4A16_GPTQ                               -  -  Y  Y  ?  Y  Y  ?   ?   ?   ?   ?
-W8A16_GPTQ                               -  -  ?  ?  ?  ?  ?  ?   ?   ?   ?   ?
-W4A8_AWQ                                 -  -  -  -  -  Y  Y  ?   ?   ?   ?   ?
-W8A8_SQ_PER_CHANNEL                      -  -  Y  Y  ?  Y  Y  ?   ?   ?   ?   ?
-W8A8_SQ_PER_TENSOR_PLUGIN                -  -  Y  Y  ?  Y  Y  ?   ?   ?   ?   ?
-W8A8_SQ_PER_CHANNEL_PER_TOKEN_PLUGIN     -  -  Y  Y  ?  Y  Y  ?   ?   ?   ?   ?
-W8A8_SQ_PER_CHANNEL_PER_TENSOR_PLUGIN    -  -  Y  Y  ?  Y  Y  ?   ?   ?   ?   ?
-W8A8_SQ_PER_TENSOR_PER_TOKEN_PLUGIN      -  -  Y  Y  ?  Y  Y  ?   ?   ?   ?   ?
+W8A16                                    -  -  Y  Y  ?  Y  Y  -   -   -   ?   ?
+W4A16                                    -  -  Y  Y  ?  Y  Y  -   -   -   ?   ?
+W4A16_AWQ                                -  -  Y  Y  ?  Y  Y  -   -   -   ?   ?
+W4A16_GPTQ                               -  -  Y  Y  ?  Y  Y  -   -   -   ?   ?
+W8A16_GPTQ                               -  -  ?  ?  ?  ?  ?  -   -   -   ?   ?
+W4A8_AWQ                                 -  -  -  -  -  Y  Y  -   -   -   ?   ?
+W8A8_SQ_PER_CHANNEL                      -  -  Y  Y  ?  Y  Y  -   -   -   ?   ?
+W8A8_SQ_PER_TENSOR_PLUGIN                -  -  Y  Y  ?  Y  Y  -   -   -   ?   ?
+W8A8_SQ_PER_CHANNEL_PER_TOKEN_PLUGIN     -  -  Y  Y  ?  Y  Y  -   -   -   ?   ?
+W8A8_SQ_PER_CHANNEL_PER_TENSOR_PLUGIN    -  -  Y  Y  ?  Y  Y  -   -   -   ?   ?
+W8A8_SQ_PER_TENSOR_PER_TOKEN_PLUGIN      -  -  Y  Y  ?  Y  Y  -   -   -   ?   ?
 FP8                                      -  -  -  -  -  Y  Y  Y   Y   ?   Y   ?
 FP8_PER_CHANNEL_PER_TOKEN                -  -  -  -  -  -  Y  -   -   -   ?   ?
 FP8_BLOCK_SCALES                         -  -  -  -  -  -  -  -   -   -   -   -
@@ -64,7 +65,7 @@ W4A8_QSERVE_PER_CHANNEL                  -  -  -  -  -  -  -  -   -   -   -   -
 KV_CACHE_ENGINE = """
                                          0 75 80 86 87 89 90 100 103 110 120 121
 NONE                                     -  -  Y  Y  ?  Y  Y  Y   Y   ?   Y   ?
-INT8                                     -  -  Y  Y  ?  Y  Y  ?   ?   ?   ?   ?
+INT8                                     -  -  Y  Y  ?  Y  Y  -   -   -   ?   ?
 FP8                                      -  -  ?  ?  ?  Y  Y  Y   Y   ?   Y   ?
 """
 KV_CACHE_LLMAPI = """

@@ -1,4 +1,4 @@
-"""One model in front of the LLM API, with the name and tensors of the engine flow's ensemble: clients need not change."""
+"""One model in front of the LLM API, with the name and tensors of the engine flow's ensemble, for the same clients."""
 
 from __future__ import annotations
 
