@@ -112,6 +112,11 @@ class Store:
             return False
         return True
 
+    def about(self, kind: str, key: str) -> dict[str, Any]:
+        """Return what was said about an entry when it was put; nothing where there is none."""
+        record = record_of(self._root / kind / key) if self._root else None
+        return dict(record["about"]) if record else {}
+
     def drop(self, kind: str, key: str) -> bool:
         """Remove an entry; False where there is none."""
         if self._root is None or not (self._root / kind / key).is_dir():

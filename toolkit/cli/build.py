@@ -125,6 +125,8 @@ def show_result(manifest: EngineManifest, folder: Path, *, is_new: bool, as_json
                 "flow": manifest.plan["flow"],
                 "is_deferred": manifest.is_deferred,
                 "is_reused": not is_new,
+                "build_id": manifest.build_id,
+                "reused": list(manifest.reused) if is_new else [],
                 "bytes": size,
                 "durations_s": dict(manifest.durations_s),
                 "evaluation": manifest.evaluation,

@@ -54,6 +54,7 @@ def _steps(
     plan: BuildPlan, source: ModelSource, work: Path, *, bounds: Bounds, progress: Progress, job: BuildJob | None
 ) -> engine.Made:
     """Carry the steps out in WORK, and return what they say about themselves."""
+    reuse = Reuse(plan, source, image=job.image if job else "")
     job = dataclasses.replace(job, folder=work) if job else None
     converted = plan.conversion
     needed = memory.checkpoint_bytes(converted.model, converted.recipe, converted.group_size)
@@ -63,10 +64,14 @@ def _steps(
         measure = measure_of(converted, source, progress)
         convert.run(converted, source, checkpoint, weights_bytes=2 * needed, progress=progress, measure=measure)
 
+    def take_or_quantize() -> None:
+        reuse.checkpoint(checkpoint, quantize)
+        keep_only(checkpoint)
+
     evaluation: dict[str, Any] = {}
     versions: dict[str, str] = {}
     steps: dict[str, Callable[[], object]] = {
-        "quantize": lambda: (reuse.checkpoint(checkpoint, quantize), keep_only(checkpoint)),
+        "quantize": take_or_quantize,
         "evaluate": lambda: evaluation.update(_evaluated(plan, source, work, bounds, progress)),
         "tokenizer": lambda: _put_tokenizer(plan, work),
         "adapters": lambda: adapters.copy(plan.adapters, checkpoint / "lora"),

@@ -17,7 +17,7 @@ from toolkit.files import FolderLock, canonical_json, need_free_bytes, replace_f
 from toolkit.forward.device import need_device
 from toolkit.specs import ConversionPlan, ModelSource, Progress, no_progress, to_json
 
-__all__ = ["REPORT", "need_device", "outlook_of", "run", "source_fingerprint", "survey_of"]
+__all__ = ["REPORT", "STATE_FILE", "need_device", "outlook_of", "run", "source_fingerprint", "survey_of"]
 
 #: Bump when the same plan would give other bytes.
 FORMAT_VERSION = 1

@@ -12,7 +12,8 @@ from typing import Any
 from toolkit import __version__
 from toolkit.engine.builder import BuildJob, builder
 from toolkit.engine.toolchain import CHECKPOINT, ENGINE, REPOSITORY, TOKENIZER, Toolchain
-from toolkit.files import sha256_file, write_json
+from toolkit.files import write_json
+from toolkit.hashes import sha256_of
 from toolkit.registry import by_name, entries_in, pick
 from toolkit.specs import (
     MANIFEST_SCHEMA,
@@ -72,6 +73,8 @@ class Made:
     durations_s: Mapping[str, float]
     tool_versions: Mapping[str, str]
     evaluation: Mapping[str, Any] | None = None
+    build_id: str = ""
+    reused: tuple[str, ...] = ()
 
 
 def seal(
@@ -89,7 +92,7 @@ def seal(
     for done, path in enumerate(files):
         progress("Hash the files", done, len(files))
         name = str(path.relative_to(folder))
-        records.append(FileRecord(path=name, size_bytes=path.stat().st_size, sha256=sha256_file(path)))
+        records.append(FileRecord(path=name, size_bytes=path.stat().st_size, sha256=sha256_of(path)))
     progress("Hash the files", len(files), len(files))
     manifest = EngineManifest(
         schema_version=MANIFEST_SCHEMA,
@@ -102,6 +105,8 @@ def seal(
         tool_versions={"trtk": __version__, "python": platform.python_version(), **made.tool_versions},
         is_deferred=used.needs_builder and builder(plan.builder).is_deferred,
         evaluation=made.evaluation,
+        build_id=made.build_id,
+        reused=made.reused,
     )
     write_json(folder / MANIFEST, to_json(manifest))
     return manifest
@@ -123,7 +128,7 @@ def source_shards(source: ModelSource, *, known: list[dict[str, Any]] | None = N
         stat = path.stat()
         key = (path.name, stat.st_size, stat.st_mtime_ns)
         made = {"name": path.name, "size_bytes": stat.st_size, "mtime_ns": stat.st_mtime_ns}
-        shards.append(trusted.get(key) or {**made, "sha256": sha256_file(path)})
+        shards.append(trusted.get(key) or {**made, "sha256": sha256_of(path)})
     return shards
 
 
