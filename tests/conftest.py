@@ -8,6 +8,15 @@ from pathlib import Path
 
 import pytest
 
+# Before torch is loaded: threads that spin while they wait take the core from the test beside them.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+# A test that builds wants to see it done; those of the cache name a folder of their own.
+BUILD_CACHE = "TRTK_BUILD_CACHE"
+os.environ[BUILD_CACHE] = "off"
+
 #: Set by `make test` to a folder that survives between runs, so that the demo model is fetched once.
 SHARED_CACHE = "TRTK_TEST_CACHE"
 
@@ -32,7 +41,7 @@ def _is_local(host: str) -> bool:
 @pytest.fixture(autouse=True)
 def own_folders(monkeypatch, tmp_path_factory):
     """Keep state of tests apart from the user's, and environment variables of the user out of them."""
-    for name in [name for name in os.environ if name.startswith("TRTK_") and name != SHARED_CACHE]:
+    for name in [name for name in os.environ if name.startswith("TRTK_") and name not in {SHARED_CACHE, BUILD_CACHE}]:
         monkeypatch.delenv(name)
     base = tmp_path_factory.getbasetemp()
     monkeypatch.setenv("TRTK_CACHE", os.environ.get(SHARED_CACHE) or str(base / "cache"))
@@ -149,3 +158,17 @@ def llama(tmp_path_factory):
     """(folder, Hugging Face's model) of a tiny Llama with grouped-query attention and untied head."""
     folder = tmp_path_factory.mktemp("tiny-llama")
     return folder, save_llama(folder)
+
+
+@pytest.fixture(scope="session")
+def docker_daemon():
+    """The Docker daemon that answers here; the test is skipped where none does."""
+    from toolkit import containers
+    from toolkit.errors import MissingError
+
+    try:
+        daemon = containers.connect()
+    except MissingError as missing:
+        pytest.skip(str(missing))
+    yield daemon
+    daemon.close()
