@@ -1,4 +1,4 @@
-"""Every GPU × quantization × flow × release: a plan as the support matrix has it, or a reason and a way out that works."""
+"""Every GPU, quantization, flow and release: a plan as the support matrix has it, or a reason and a way out that works."""
 
 import dataclasses
 import itertools
@@ -31,8 +31,11 @@ FLOWS = ("auto", "engine", "llmapi", "openvino")
 RECIPES = [recipe.name for recipe in quant.catalogue()]
 #: One release of each line of TensorRT-LLM, and one that is too old for trtk to compile in.
 LINES = ("26.07", "25.12", "25.10", "25.08", "25.06", "24.12")
-CELLS = {flow: {name: dict(zip(SMS, row)) for name, row in rows_of(t).items()} for flow, t in
-         {"engine": ENGINE, "llmapi": LLMAPI}.items()}  # fmt: skip
+TABLES = {"engine": ENGINE, "llmapi": LLMAPI}
+CELLS = {
+    flow: {name: dict(zip(SMS, row, strict=True)) for name, row in rows_of(table).items()}
+    for flow, table in TABLES.items()
+}
 ON_THE_CPU = {"NONE", "W8A16", "W4A16", "W4A16_AWQ"}
 
 
