@@ -1,4 +1,4 @@
-"""Every GPU, quantization, flow and release: a plan as the support matrix has it, or a reason and a way out that works."""
+"""Every GPU, quantization, flow and release: a plan as the support matrix has it, or a reason and a way out."""
 
 import dataclasses
 import itertools
