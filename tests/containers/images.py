@@ -10,7 +10,8 @@ import tarfile
 from pathlib import Path
 
 PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
-BASE = f"trtk-test/base:py{PYTHON}"
+REPOSITORY, TAG = "trtk-test/base", f"py{PYTHON}"
+BASE = f"{REPOSITORY}:{TAG}"
 #: Enough of a system for RUN lines and for a look around.
 PROGRAMS = ("sh", "cat", "mkdir", "rm", "ls", "id", "env", "ln", "cp", "chmod", "sleep")
 LEFT_OUT = {
@@ -38,7 +39,7 @@ def base_image(client) -> str:
         buffer = io.BytesIO()
         with tarfile.open(fileobj=buffer, mode="w") as archive:
             _add_system(archive)
-        client.api.import_image_from_data(buffer.getvalue(), repository=BASE.split(":")[0], tag=BASE.split(":")[1])
+        client.api.import_image_from_data(buffer.getvalue(), repository=REPOSITORY, tag=TAG)
     return BASE
 
 

@@ -26,6 +26,10 @@ class Daemon:
     is_rootless: bool  # its containers' root is the user who runs it
     client: Any
 
+    def close(self) -> None:
+        """Let the connections go."""
+        self.client.close()
+
 
 def connect() -> Daemon:
     """Return the daemon that this user's `docker` would talk to; raises MissingError when none answers."""

@@ -33,6 +33,7 @@ class ContainerSpec:
     image: str
     command: tuple[str, ...]
     user: str  # uid:gid
+    working_dir: str
     mounts: tuple[Mount, ...]
     environment: Mapping[str, str]
     tmpfs: Mapping[str, str]  # path → options
@@ -41,7 +42,6 @@ class ContainerSpec:
     shm_bytes: int
     gpu_uuids: tuple[str, ...] = ()
     ulimits: Mapping[str, int] = field(default_factory=dict)  # -1: no limit
-    working_dir: str = "/tmp"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,6 +61,7 @@ def run(
             container, output = _started(daemon, spec, stack)
         except _RlimitRefusedError:
             on_note(f"The Docker daemon at {daemon.host} may not raise limits; the container runs with its own.")
+            stack.close()
             container, output = _started(daemon, dataclasses.replace(spec, ulimits={}), stack)
         for line in _lines(output):
             on_line(line)
@@ -78,7 +79,6 @@ def _started(daemon: Daemon, spec: ContainerSpec, stack: contextlib.ExitStack) -
 
     container = daemon.client.containers.create(**_arguments(spec))
     stack.callback(owners.remove, container)
-    output = container.attach(stdout=True, stderr=True, stream=True, logs=True)
     try:
         container.start()
     except docker.errors.APIError as error:
@@ -86,11 +86,13 @@ def _started(daemon: Daemon, spec: ContainerSpec, stack: contextlib.ExitStack) -
         if spec.ulimits and RLIMIT_REFUSED in said:
             raise _RlimitRefusedError(said) from error
         raise _not_started(spec, said) from error
+    output = container.logs(stream=True, follow=True)
+    stack.callback(output.close)
     return container, output
 
 
 def _arguments(spec: ContainerSpec) -> dict[str, Any]:
-    from docker.types import DeviceRequest, Ulimit
+    from docker.types import DeviceRequest, LogConfig, Ulimit
     from docker.types import Mount as DockerMount
 
     return {
@@ -104,6 +106,7 @@ def _arguments(spec: ContainerSpec) -> dict[str, Any]:
         "mounts": [
             DockerMount(mount.target, mount.source, type="bind", read_only=mount.is_read_only) for mount in spec.mounts
         ],
+        "log_config": LogConfig(type=LogConfig.types.JSON),  # whatever the daemon's default: it is read from here
         "tmpfs": dict(spec.tmpfs),
         "read_only": True,
         "network_mode": "none",

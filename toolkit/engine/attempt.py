@@ -105,12 +105,6 @@ class Listener:
         self._progress(STEP, min(self._done + self._part, self._count), self._count)
 
 
-def version_in(engine: Path) -> str:
-    """Return the version of TensorRT-LLM that compiled an engine."""
-    config = json.loads((engine / "config.json").read_text(encoding="utf-8"))
-    return str(config.get("version"))
-
-
 def _user() -> tuple[int, int]:
     return (os.geteuid(), os.getegid()) if os.geteuid() else IMAGE_USER
 
@@ -151,7 +145,8 @@ def _need_whole(plan: BuildPlan, engine: Path) -> None:
             f"trtllm-build ended without an error, and {', '.join(missing)} is not there or empty.",
             hint="Please report it with the log.",
         )
-    if (found := version_in(engine)) != plan.release.tensorrt_llm:
+    found = json.loads((engine / "config.json").read_text(encoding="utf-8")).get("version")
+    if found != plan.release.tensorrt_llm:
         raise BuildError(
             f"TensorRT-LLM {found} compiled the engine; the plan is for {plan.release.tensorrt_llm} "
             f"(release {plan.release.name}), which could not run it.",

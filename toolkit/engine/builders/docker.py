@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping
 
 from toolkit import containers
@@ -13,7 +14,7 @@ from toolkit.engine.toolchains import trtllm
 from toolkit.specs import BuildPlan, Progress
 from toolkit.specs.machine import BuildHost
 
-CHECKPOINT, OUTPUT = "/checkpoint", "/output"
+CHECKPOINT, OUTPUT, WORKING_DIR = "/checkpoint", "/output", "/tmp"
 #: Of the daemon's memory, so that a build that grows is killed and not the machine it runs on.
 MEMORY_SHARE = 0.9
 #: Threads and processes: TensorRT's builder, MPI and Python's pools stay far below.
@@ -43,7 +44,11 @@ def why_not(plan: BuildPlan, host: BuildHost) -> str | None:
 
 def build(plan: BuildPlan, job: BuildJob, progress: Progress) -> Mapping[str, str]:
     """Compile FOLDER/checkpoint into FOLDER/engine/KEY; return what compiled."""
-    daemon = containers.connect()
+    with contextlib.closing(containers.connect()) as daemon:
+        return _compiled(plan, job, daemon, progress)
+
+
+def _compiled(plan: BuildPlan, job: BuildJob, daemon: Daemon, progress: Progress) -> Mapping[str, str]:
     containers.remove_orphans(daemon)
     image = containers.need_image(daemon, job.image or plan.release.image, progress=progress)
     with attempt.opened(plan, job, kind=watcher.CONTAINER) as made:
@@ -54,9 +59,13 @@ def build(plan: BuildPlan, job: BuildJob, progress: Progress) -> Mapping[str, st
             raise build_failures.of_memory(plan, spec.memory_bytes, made.log)
         if ended.exit_code:
             raise build_failures.of_log(plan, ended.exit_code, made.log)
-        version = attempt.version_in(made.output)
     card = gpus_of(plan, job.host)[0]
-    return {"image": image.digest, "tensorrt_llm": version, "docker": daemon.version, "compiled_on": card.title}
+    return {
+        "image": image.digest,
+        "tensorrt_llm": plan.release.tensorrt_llm,
+        "docker": daemon.version,
+        "compiled_on": card.title,
+    }
 
 
 def container(plan: BuildPlan, job: BuildJob, made: Attempt, *, daemon: Daemon, image: str) -> ContainerSpec:
@@ -79,6 +88,7 @@ def container(plan: BuildPlan, job: BuildJob, made: Attempt, *, daemon: Daemon, 
         ),
         environment=ENVIRONMENT,
         tmpfs=TMPFS,
+        working_dir=WORKING_DIR,
         memory_bytes=job.memory_bytes or int(daemon.memory_bytes * MEMORY_SHARE),
         pids=PIDS,
         shm_bytes=SHM_BYTES + ranks(plan) * SHM_BYTES_PER_RANK,

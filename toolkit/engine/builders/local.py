@@ -36,8 +36,7 @@ def build(plan: BuildPlan, job: BuildJob, progress: Progress) -> Mapping[str, st
             watcher.end_processes(made.job_id)
         if exit_code:
             raise build_failures.of_log(plan, exit_code, made.log)
-        version = attempt.version_in(made.output)
-    return {"tensorrt_llm": version, "compiled_on": gpus_of(plan, job.host)[0].title}
+    return {"tensorrt_llm": plan.release.tensorrt_llm, "compiled_on": gpus_of(plan, job.host)[0].title}
 
 
 def _run(plan: BuildPlan, job: BuildJob, made: Attempt, listener: Listener) -> int:
