@@ -22,6 +22,8 @@ COMMANDS = {
     "quantize": "Quantize a model into a TensorRT-LLM checkpoint.",
     "eval": "Measure what quantization cost a model.",
     "build": "Quantize, compile and make a Triton repository.",
+    "bundle": "Pack what `build` made into one file.",
+    "migrate": "Carry an engine deployment over to the LLM API.",
     "serve": "Start Triton on what `build` made.",
     "status": "Show the servers that trtk started.",
     "logs": "Show a server's log.",

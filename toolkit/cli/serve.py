@@ -30,6 +30,7 @@ WATCH_S = 0.5
 @click.option("--detach", is_flag=True, help="Return once it is ready and leave it running.")
 @click.option("--timeout", default=180.0, show_default=True, metavar="S", help="Seconds it may take to become ready.")
 @click.option("--backend", default="auto", show_default=True, help="How Triton runs: auto or embedded.")
+@click.option("--no-verify", is_flag=True, help="Do not compare the files with the manifest.")
 @click.option("--dry-run", is_flag=True, help="Say the command and start nothing.")
 @output.json_option
 def serve(
@@ -42,16 +43,19 @@ def serve(
     detach: bool,
     timeout: float,
     backend: str,
+    no_verify: bool,
     dry_run: bool,
     as_json: bool,
 ) -> None:
     """Start Triton on what `build` made.
 
-    ENGINE is a folder that `trtk build` made, or a model repository; without it, the newest folder in engines/.
+    ENGINE is a folder that `trtk build` made, or a model repository; without it, the newest folder in engines/. Files
+    of a built folder must still have the hashes of its manifest.
     """
     from toolkit.serve import targets
 
-    target = targets.find(engine)
+    with output.progress() as report:
+        target = targets.find(engine, is_verified=not no_verify, progress=report)
     spec = ServeSpec(
         name=name or target.name,
         repository=str(target.repository),

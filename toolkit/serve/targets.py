@@ -10,12 +10,16 @@ from pathlib import Path
 from toolkit import specs
 from toolkit.errors import MissingError, UsageError
 from toolkit.serve.starting import models_in
-from toolkit.specs import EngineManifest
+from toolkit.specs import EngineManifest, Progress, no_progress
+from toolkit.verifying import need_as_built
 
 MANIFEST = "manifest.json"
 ENGINES = Path("engines")
 #: The model a client talks to, in repositories that have one.
 FRONT_MODELS = ("ensemble", "tensorrt_llm_bls")
+#: What a server reads of a built folder.
+REPOSITORY = "model_repository"
+SERVED = ("engine/", "tokenizer/", f"{REPOSITORY}/")
 #: What the embedded CPU server can run; the other kinds need an NVIDIA GPU.
 CPU_KINDS = ("openvino",)
 
@@ -30,13 +34,16 @@ class Target:
     was_chosen: bool = False  # True: the newest engine, because none was named
 
 
-def find(engine: Path | None) -> Target:
-    """Return what to serve; without a name, the newest engine."""
+def find(engine: Path | None, *, is_verified: bool = True, progress: Progress = no_progress) -> Target:
+    """Return what to serve; without a name, the newest engine. A built one must be what its manifest says."""
     folder = engine if engine is not None else _newest()
     if not folder.is_dir():
         raise UsageError(f"There is no folder {folder}.", hint="`trtk build` makes one; `ls engines` lists them.")
     manifest = folder / MANIFEST
     target = _built(folder, _manifest(manifest)) if manifest.is_file() else _bare(folder)
+    if manifest.is_file() and is_verified:
+        served = [record for record in _manifest(manifest).files if record.path.startswith(SERVED)]
+        need_as_built(folder, served, closed=REPOSITORY, progress=progress)
     return dataclasses.replace(target, was_chosen=engine is None)
 
 
@@ -63,21 +70,19 @@ def _built(folder: Path, manifest: EngineManifest) -> Target:
     if manifest.kind not in CPU_KINDS:
         gpu = manifest.plan.get("gpu", {}).get("title", "an NVIDIA GPU")
         release = manifest.plan.get("release", {})
-        engine = (
-            "a bundle, whose engine start.py compiles on the target," if manifest.is_deferred else "an engine"
-        )
+        engine = "a bundle, whose engine start.py compiles on the target," if manifest.is_deferred else "an engine"
         raise MissingError(
             f"{folder} holds {engine} for {gpu}; the embedded server runs on the CPU.",
             hint=f"Serve it on a machine with {gpu}, in {release.get('image', 'its Triton container')}; "
             "here: trtk build demo --gpu cpu",
         )
-    return _bare(folder / "model_repository", name=folder.absolute().name)
+    return _bare(folder / REPOSITORY, name=folder.absolute().name)
 
 
 def _bare(repository: Path, *, name: str | None = None) -> Target:
     absolute = repository.absolute()
     if name is None:
-        name = absolute.parent.name if absolute.name == "model_repository" else absolute.name
+        name = absolute.parent.name if absolute.name == REPOSITORY else absolute.name
     models = models_in(repository)
     probe = next((model for model in FRONT_MODELS if model in models), "")
     return Target(name=name, repository=absolute, probe_model=probe)
