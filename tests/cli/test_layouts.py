@@ -73,4 +73,4 @@ def test_a_kv_cache_that_the_flow_cannot_store_is_refused_by_name():
     made = SimpleNamespace(conversion=SimpleNamespace(kv_cache="int8"), flow="llmapi", gpu=gpus.get("h100-sxm"))
 
     with pytest.raises(PlanInfeasible, match=r"A KV cache in INT8 runs on no GPU in the llmapi flow; .* is sm_90\."):
-        planning._need_kv_cache(made)
+        planning.need_kv_cache(made)

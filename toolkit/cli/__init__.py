@@ -24,6 +24,7 @@ COMMANDS = {
     "build": "Quantize, compile and make a Triton repository.",
     "bundle": "Pack what `build` made into one file.",
     "migrate": "Carry an engine deployment over to the LLM API.",
+    "migrate": "Carry an engine deployment over to the LLM API.",
     "serve": "Start Triton on what `build` made.",
     "status": "Show the servers that trtk started.",
     "logs": "Show a server's log.",

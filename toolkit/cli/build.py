@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from toolkit.cli import output
+from toolkit.cli import builder_options, output
 from toolkit.cli.auto_options import auto_options
 from toolkit.cli.engine_options import FLOWS, engine_options
 from toolkit.cli.model_options import need_packages, quantization_options
@@ -42,6 +42,7 @@ EPILOG = output.examples(
 @click.option("--max-seq-len", type=click.IntRange(min=16), help="Tokens of prompt and answer together.")
 @click.option("--max-num-tokens", type=click.IntRange(min=16), help="Tokens of one engine step.")
 @engine_options
+@builder_options.builder_options
 @quantization_options
 @auto_options
 @click.option("--dry-run", is_flag=True, help="Show the plan with its reasons and stop.")
@@ -62,12 +63,12 @@ def build(model: str, folder: Path | None, dry_run: bool, as_json: bool, **optio
 
             convert.need_device(options["device"])
         source = models.locate(model, progress=progress)
-        plan = plan_of(source, options)
+        plan, job = builder_options.assigned(plan_of(source, options), options)
         target = folder or default_folder(model, plan)
         if dry_run:
             show_plan(plan, target, as_json=as_json)
             return
-        manifest, is_new = run_plan(plan, source, target, bounds=bounds_of(options), progress=progress)
+        manifest, is_new = run_plan(plan, source, target, bounds=bounds_of(options), job=job, progress=progress)
     show_result(manifest, target, is_new=is_new, as_json=as_json)
 
 
@@ -80,13 +81,19 @@ def default_folder(model: str, plan: BuildPlan) -> Path:
 
 
 def run_plan(
-    plan: BuildPlan, source: ModelSource, folder: Path, *, bounds: Bounds | None = None, progress: Any
+    plan: BuildPlan,
+    source: ModelSource,
+    folder: Path,
+    *,
+    bounds: Bounds | None = None,
+    job: BuildJob | None = None,
+    progress: Any,
 ) -> tuple[EngineManifest, bool]:
     """Carry a plan out into FOLDER, which appears whole; return its manifest and whether anything was done."""
     need_packages("torch", "safetensors", "tokenizers", *(["openvino"] if plan.gpu.is_cpu else []))
     from toolkit.cli import building
 
-    return building.run(plan, source, folder, progress, bounds=bounds)
+    return building.run(plan, source, folder, progress, bounds=bounds, job=job)
 
 
 def show_plan(plan: BuildPlan, folder: Path, *, as_json: bool) -> None:
@@ -138,5 +145,9 @@ def show_result(manifest: EngineManifest, folder: Path, *, is_new: bool, as_json
     if manifest.is_deferred:
         output.text(f"It is a bundle for {gpu['title']} (sm_{gpu['sm']}): the engine is compiled on the target, in")
         output.text(f"{release['image']}, by {folder / 'start.py'}.")
+    elif manifest.kind == "llmapi":
+        output.text(
+            f"It is for {gpu['title']} (sm_{gpu['sm']}): {folder / 'start.py'} serves it, in {release['image']}."
+        )
     else:
         output.text(f"Next: trtk serve {folder}")

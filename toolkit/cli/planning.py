@@ -39,7 +39,7 @@ def plan_of(source: ModelSource, options: dict[str, Any]) -> BuildPlan:
         of_checkpoint |= dict.fromkeys(("tp", "pp", "ep"), 1)
     converted = conversion_plan(model, of_checkpoint, source)
     made = plan.make(converted, target, asked, recipes=quant.catalogue())
-    _need_kv_cache(made)
+    need_kv_cache(made)
     return made
 
 
@@ -106,7 +106,7 @@ def _recipe_of(name: str, model: ModelSpec, source: ModelSource) -> QuantRecipe:
     return source_options.recipe_of(name, found, plan.layout_of("engine"))
 
 
-def _need_kv_cache(made: BuildPlan) -> None:
+def need_kv_cache(made: BuildPlan) -> None:
     """Refuse a KV cache type that the GPU is known not to store in the plan's flow."""
     from toolkit.errors import PlanInfeasible
     from toolkit.quant import matrix
