@@ -34,7 +34,8 @@ ROOMS_ALLOWED = {
     "forward": FLOOR | {"files", "models", "quant", "rope", "templating", "weights"},
     "convert": FLOOR | {"files", "models", "quant", "weights", "checkpoint", "forward"},
     "evaluate": FLOOR | {"files", "models", "quant", "weights", "checkpoint", "forward"},
-    "engine": FLOOR | {"files", "hashes", "verifying", "registry", "containers", "processes", "templating", "rope"},
+    "engine": FLOOR
+    | {"files", "hashes", "verifying", "registry", "containers", "processes", "templating", "rope", "workspace"},
     "serve": FLOOR | {"files", "hashes", "verifying", "registry", "containers", "processes", "workspace"},
     "bench": FLOOR | {"files", "registry", "templating"},
     "repository": FLOOR | {"files", "registry", "templating"},

@@ -87,7 +87,7 @@ def test_fp8_on_ampere_is_infeasible_and_the_hint_works():
         ),
         (
             "biuld demo --gpu cpu --quant int4",
-            (2, "There is no command named 'biuld'.", "Did you mean build? `trtk --help` lists them all."),
+            (2, "There is no command named 'biuld'.", "Did you mean build or bundle? `trtk --help` lists them all."),
         ),
         (
             "build demo --gpu a4500 --quant int4 --group-size 48",
@@ -175,7 +175,7 @@ def test_a_table_of_another_command_is_left_alone(shell):
             '[biuld]\nquant = "int8"\n',
             (
                 *(2, "There is no command for trtk.toml's entry named 'biuld'."),
-                "Did you mean build? `trtk --help` lists them all.",
+                "Did you mean build or bundle? `trtk --help` lists them all.",
             ),
         ),
         (
