@@ -15,6 +15,9 @@ from toolkit.cli.planning import check_names, plan_of
 from toolkit.cli.quality import Bounds, bounds_of
 from toolkit.specs import BuildPlan, EngineManifest, ModelSource
 
+if TYPE_CHECKING:
+    from toolkit.engine import BuildJob
+
 EPILOG = output.examples(
     "trtk build demo --gpu cpu --quant int4 -o engines/demo-int4",
     "trtk build meta-llama/Llama-3.1-8B-Instruct --gpu a4500 --quant int4",
@@ -50,8 +53,9 @@ EPILOG = output.examples(
 def build(model: str, folder: Path | None, dry_run: bool, as_json: bool, **options: Any) -> None:
     """Build MODEL for a GPU: checkpoint, engine, Triton repository and manifest in one folder.
 
-    With `--gpu cpu` the engine is compiled here. For an NVIDIA GPU the folder is a bundle: its start.py compiles the
-    engine on the target, inside the image that serves it, and then serves it.
+    The engine is compiled here with `--gpu cpu`, and where a GPU of the asked kind is there with Docker or a
+    `trtllm-build` of the release. Elsewhere the folder is a bundle: its start.py compiles the engine on the target,
+    inside the image that serves it, and then serves it.
     """
     from toolkit import models
 

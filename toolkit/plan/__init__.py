@@ -40,6 +40,7 @@ __all__ = [
     "memory",
     "mixed",
     "resolve",
+    "with_builder",
 ]
 
 
@@ -135,6 +136,12 @@ def make(converted: ConversionPlan, target: Target, asked: Asked, *, recipes: It
         choices=(*converted.choices, target.flow_choice, *limit_choices),
     )
     return dataclasses.replace(plan, plan_id=_digest(plan))
+
+
+def with_builder(plan: BuildPlan, choice: Choice) -> BuildPlan:
+    """Return the plan with its builder decided; what this machine has is a reason, and no part of the plan's id."""
+    decided = dataclasses.replace(plan, builder=choice.value)
+    return dataclasses.replace(decided, plan_id=_digest(decided), choices=(*plan.choices, choice))
 
 
 def _build_flags(converted: ConversionPlan, target: Target, bounds: Limits, asked: AskedEngine) -> tuple[Choice, ...]:

@@ -1,0 +1,120 @@
+"""Which builder compiles the engine, and what it may use."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from toolkit.specs import BuildPlan
+
+if TYPE_CHECKING:
+    from toolkit.engine import BuildJob
+    from toolkit.specs.machine import BuildHost
+
+F = TypeVar("F", bound=Callable[..., Any])
+BUILDERS = ("auto", "docker", "local", "defer")
+AUTO = "auto"
+UNITS = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
+
+
+def builder_options(command: F) -> F:
+    """Add the options of the builder."""
+    for option in reversed(
+        (
+            click.option(
+                "--builder",
+                type=click.Choice(BUILDERS),
+                default=AUTO,
+                show_default=True,
+                help="docker: in the release's image; local: with trtllm-build on PATH; defer: on the target.",
+            ),
+            click.option("--image", metavar="NAME", help="Image that compiles, by tag or digest; the release's own."),
+            click.option(
+                "--builder-memory",
+                metavar="SIZE",
+                callback=lambda _context, _option, text: size_of(text),
+                help="Memory the compiling container may use, such as 64g; 90 % of the machine's.",
+            ),
+        )
+    ):
+        command = option(command)
+    return command
+
+
+def size_of(text: str | None) -> int:
+    """Return the bytes of a size such as 64g; 0 for none."""
+    if text is None:
+        return 0
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)([kmgt]?)i?b?", text.strip().lower())
+    if not found:
+        raise click.BadParameter(f"{text!r} is no size; write 64g or 512m.")
+    return int(float(found[1]) * UNITS[found[2]])
+
+
+def assigned(made: BuildPlan, options: dict[str, Any]) -> tuple[BuildPlan, BuildJob | None]:
+    """Return the plan with its builder decided by what this machine has, and the builder's job."""
+    from toolkit import engine, plan, workspace
+    from toolkit.engine.builder import choose
+
+    if not engine.toolchain(made.toolchain).needs_builder:
+        _need_no_builder(made, options)
+        return made, None
+    host = look_at_host(options["builder"])
+    choice = choose(made, host, asked=options["builder"])
+    job = engine.BuildJob(
+        folder=Path(),  # where the build works, which it decides itself
+        host=host,
+        timing_caches=workspace.cache_dir() / "timing",
+        image=options["image"] or "",
+        memory_bytes=options["builder_memory"],
+    )
+    return plan.with_builder(made, choice), job
+
+
+def look_at_host(asked: str) -> BuildHost:
+    """Return what this machine has to build with; nothing is looked for that is not asked for."""
+    from toolkit import machine
+    from toolkit.engine import local_trtllm
+    from toolkit.specs.machine import BuildHost
+
+    if asked == "defer":
+        return BuildHost()
+    found = machine.look()
+    program, version = local_trtllm.find() if asked in {AUTO, "local"} else ("", "")
+    return BuildHost(
+        gpus=found.gpus,
+        gpu_fault=found.fault,
+        docker_fault=_docker_fault() if found.gpus and asked in {AUTO, "docker"} else "",
+        trtllm_build=program,
+        trtllm_version=version,
+    )
+
+
+def _docker_fault() -> str:
+    from toolkit import containers
+    from toolkit.errors import MissingError
+
+    try:
+        containers.connect().close()
+    except MissingError as missing:
+        return str(missing).rstrip(".")
+    return ""
+
+
+def _need_no_builder(made: BuildPlan, options: dict[str, Any]) -> None:
+    """Refuse options of a builder where nothing is left to build."""
+    from toolkit.errors import UsageError
+
+    asked = [name for name in ("image", "builder_memory") if options[name]]
+    if options["builder"] != AUTO:
+        asked.insert(0, "builder")
+    if asked:
+        named = ", ".join(f"--{name.replace('_', '-')}" for name in asked)
+        raise UsageError(
+            f"{named} is for engines that trtllm-build compiles; the {made.flow} flow needs no builder.",
+            hint=f"Leave {named} out.",
+        )
