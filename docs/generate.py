@@ -20,6 +20,9 @@ def page() -> str:
             command = main.get_command(root, name)
             with click.Context(command, info_name=name, parent=root, **SETTINGS) as context:
                 parts.append(f"## trtk {name}\n\n```\n{command.get_help(context)}\n```\n")
+                for part, sub in getattr(command, "commands", {}).items():
+                    with click.Context(sub, info_name=part, parent=context, **SETTINGS) as inner:
+                        parts.append(f"### trtk {name} {part}\n\n```\n{sub.get_help(inner)}\n```\n")
     return "\n".join(parts)
 
 

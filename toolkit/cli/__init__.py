@@ -24,12 +24,12 @@ COMMANDS = {
     "build": "Quantize, compile and make a Triton repository.",
     "bundle": "Pack what `build` made into one file.",
     "migrate": "Carry an engine deployment over to the LLM API.",
-    "migrate": "Carry an engine deployment over to the LLM API.",
     "serve": "Start Triton on what `build` made.",
     "status": "Show the servers that trtk started.",
     "logs": "Show a server's log.",
     "stop": "Stop servers and leave nothing behind.",
     "bench": "Load-test a server and write a report.",
+    "cache": "Show and clear what builds have in common.",
 }
 
 DEBUG_VARIABLE = "TRTK_DEBUG"

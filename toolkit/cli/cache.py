@@ -1,0 +1,119 @@
+"""`trtk cache`: what builds have in common."""
+
+from __future__ import annotations
+
+import re
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from toolkit.cli import output
+from toolkit.errors import UnknownName, UsageError
+from toolkit.specs import to_json
+
+if TYPE_CHECKING:
+    from toolkit.cache import Entry
+
+EPILOG = output.examples("trtk cache ls", "trtk cache gc --max-size 200GB --older-than 30d")
+UNITS_BYTES = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
+UNITS_S = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
+COLUMNS = ("key", "kind", "model", "quant", "for", "size", "frees", "last used")
+
+
+@click.group(epilog=EPILOG)
+def cache() -> None:
+    """Show and clear what builds have made: checkpoints and engines that the next build of the same takes.
+
+    Large files are shared with build folders, so removing an entry frees only what no folder has any more.
+    """
+
+
+@cache.command("ls", epilog=output.examples("trtk cache ls", "trtk cache ls --json"))
+@output.json_option
+def list_entries(as_json: bool) -> None:
+    """List what is kept, least recently used first."""
+    root, kept = _kept()
+    if as_json:
+        total = sum(entry.size_bytes for entry in kept)
+        document = {
+            "folder": str(root) if root else None,
+            "bytes": total,
+            "entries": [to_json(entry) for entry in kept],
+        }
+        output.document(document)
+    elif not kept:
+        output.text(f"The cache {f'in {root} ' if root else ''}is empty{'' if root else ': it is switched off'}.")
+    else:
+        output.table(str(root), COLUMNS, [_row(entry) for entry in kept], right=("size", "frees"))
+
+
+@cache.command("rm", epilog=output.examples("trtk cache rm 3f9a02", "trtk cache rm --all"))
+@click.argument("keys", nargs=-1, metavar="[KEY]...")
+@click.option("--all", "is_all", is_flag=True, help="Everything.")
+@output.json_option
+def remove_entries(keys: tuple[str, ...], is_all: bool, as_json: bool) -> None:
+    """Remove entries by the beginning of their KEY, as `trtk cache ls` shows it. Build folders keep what they have."""
+    from toolkit import cache as caches
+
+    if bool(keys) == is_all:
+        raise UsageError("Say which entries.", hint="trtk cache rm KEY, or trtk cache rm --all.")
+    root, kept = _kept()
+    wanted = kept if is_all else [entry for key in keys for entry in _named(kept, key)]
+    _say_removed(caches.remove(root, wanted) if root else [], as_json=as_json)
+
+
+@cache.command("gc", epilog=output.examples("trtk cache gc --max-size 200GB", "trtk cache gc --older-than 30d"))
+@click.option("--max-size", metavar="SIZE", help="Keep at most this, most recently used first: 500MB, 200GB.")
+@click.option("--older-than", metavar="TIME", help="Remove what was not used for so long: 12h, 30d, 8w.")
+@output.json_option
+def collect_garbage(max_size: str | None, older_than: str | None, as_json: bool) -> None:
+    """Remove what was not used for long or is too much, and what builds left that were killed."""
+    from toolkit import cache as caches
+
+    limit = _amount("--max-size", max_size, UNITS_BYTES, example="200GB")
+    age_s = _amount("--older-than", older_than, UNITS_S, example="30d")
+    root, _ = _kept()
+    gone = caches.collect(root, now_s=time.time(), max_bytes=limit, older_than_s=age_s) if root else ()
+    _say_removed(list(gone), as_json=as_json)
+
+
+def _kept() -> tuple[Path | None, list[Entry]]:
+    from toolkit import cache as caches
+
+    root = caches.root()
+    return root, caches.entries(root) if root else []
+
+
+def _named(kept: list[Entry], key: str) -> list[Entry]:
+    found = [entry for entry in kept if entry.key.startswith(key)]
+    if not found:
+        raise UnknownName("cache entry", key, [entry.key for entry in kept], command="trtk cache ls")
+    return found
+
+
+def _amount(option: str, text: str | None, units: dict[str, int], *, example: str) -> int | None:
+    """Return a number with a unit; capital letters do not matter."""
+    if text is None:
+        return None
+    found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([a-zA-Z]*)\s*", text)
+    factor = {unit.lower(): factor for unit, factor in units.items()}.get(found[2].lower()) if found else None
+    if found is None or factor is None:
+        raise UsageError(f"{option} {text!r} is no amount.", hint=f"{option} {example}")
+    return int(float(found[1]) * factor)
+
+
+def _row(entry: Entry) -> list[Any]:
+    about = entry.about
+    used = time.strftime("%Y-%m-%d %H:%M", time.localtime(entry.used_at_s))
+    sizes = [f"{size / 1e6:.1f} MB" for size in (entry.size_bytes, entry.freed_bytes)]
+    return [entry.key[:12], entry.kind, about.get("model"), about.get("quant"), about.get("gpu"), *sizes, used]
+
+
+def _say_removed(gone: list[Entry], *, as_json: bool) -> None:
+    freed = sum(entry.freed_bytes for entry in gone)
+    if as_json:
+        output.document({"removed": [to_json(entry) for entry in gone], "freed_bytes": freed})
+    else:
+        output.text(f"Removed {len(gone)} {'entry' if len(gone) == 1 else 'entries'}: {freed / 1e6:.1f} MB are free.")
