@@ -33,9 +33,13 @@ def _hints(kind: type) -> dict[str, Any]:
 
 
 def _rebuilt(hint: Any, value: Any) -> Any:
+    import types
     import typing
 
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if types.UnionType is origin or typing.Union is origin:  # NOUN | None
+        kinds = [argument for argument in arguments if argument is not type(None)]
+        return value if value is None or len(kinds) > 1 else _rebuilt(kinds[0], value)
     if dataclasses.is_dataclass(hint) and isinstance(hint, type):
         return from_json(hint, value)
     if origin is tuple and isinstance(value, (list, tuple)):
