@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import time
 from pathlib import Path
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
 
 #: How often a foreground server is looked at.
 WATCH_S = 0.5
+#: Of a log that is printed: in a container it lies in memory.
+KEPT_LOG_BYTES = 4 << 20
 
 
 @click.command(epilog=output.examples("trtk serve", "trtk serve engines/demo-int4 --detach --http-port 9000"))
@@ -26,7 +29,10 @@ WATCH_S = 0.5
 @click.option("--http-port", default=8000, show_default=True, help="HTTP port.")
 @click.option("--grpc-port", default=8001, show_default=True, help="gRPC port.")
 @click.option("--metrics-port", default=8002, show_default=True, help="Port of the Prometheus metrics.")
-@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on; loopback only.")
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on; loopback.")
+@click.option("--allow-remote", is_flag=True, help="Let --host be any address: for a container of its own.")
+@click.option("--exit-timeout", default=10.0, show_default=True, metavar="S", help="Seconds for requests to end in.")
+@click.option("--print-log", is_flag=True, help="Print Triton's log on stderr as it grows, and keep no more of it.")
 @click.option("--detach", is_flag=True, help="Return once it is ready and leave it running.")
 @click.option("--timeout", default=180.0, show_default=True, metavar="S", help="Seconds it may take to become ready.")
 @click.option("--backend", default="auto", show_default=True, help="How Triton runs: auto or embedded.")
@@ -40,6 +46,9 @@ def serve(
     grpc_port: int,
     metrics_port: int,
     host: str,
+    allow_remote: bool,
+    exit_timeout: float,
+    print_log: bool,
     detach: bool,
     timeout: float,
     backend: str,
@@ -65,6 +74,8 @@ def serve(
         grpc_port=grpc_port,
         metrics_port=metrics_port,
         startup_timeout_s=timeout,
+        exit_timeout_s=exit_timeout,
+        is_remote_allowed=allow_remote,
         probe_model=target.probe_model,
     )
     if target.was_chosen:
@@ -72,10 +83,10 @@ def serve(
     if dry_run:
         _say_command(spec, as_json=as_json)
     else:
-        _serve(spec, target, is_detached=detach, as_json=as_json)
+        _serve(spec, target, is_detached=detach, is_log_printed=print_log, as_json=as_json)
 
 
-def _serve(spec: ServeSpec, target: Target, *, is_detached: bool, as_json: bool) -> None:
+def _serve(spec: ServeSpec, target: Target, *, is_detached: bool, is_log_printed: bool, as_json: bool) -> None:
     from toolkit import serve as server
 
     output.note("This is the embedded Triton 2.51 on the CPU: for development, tests and rehearsal.")
@@ -91,7 +102,7 @@ def _serve(spec: ServeSpec, target: Target, *, is_detached: bool, as_json: bool)
     if is_detached:
         output.note(f"Stop it with: trtk stop {endpoint.name}")
     else:
-        _follow(endpoint)
+        _follow(endpoint, is_log_printed=is_log_printed)
 
 
 def _say_command(spec: ServeSpec, *, as_json: bool) -> None:
@@ -123,13 +134,15 @@ def _show(endpoint: Endpoint, target: Target, *, as_json: bool) -> None:
         output.text(f"Try: curl -s {endpoint.http_url}/v2")
 
 
-def _follow(endpoint: Endpoint) -> None:
+def _follow(endpoint: Endpoint, *, is_log_printed: bool) -> None:
     """Stay until Ctrl-C, or until the server ends by itself."""
     from toolkit import serve as server
 
     output.note("Ctrl-C stops it.")
+    printed = 0
     try:
         while server.is_running(endpoint):
+            printed = _print_from(Path(endpoint.log_path), printed) if is_log_printed else 0
             time.sleep(WATCH_S)
     except KeyboardInterrupt:
         output.note(f"Stopping {endpoint.name}.")
@@ -141,6 +154,18 @@ def _follow(endpoint: Endpoint) -> None:
         server.stop(endpoint.name)
         raise error
     output.note(f"{endpoint.name} was stopped by another command.")
+
+
+def _print_from(log: Path, start: int) -> int:
+    """Print what a log has beyond START; return where it was left, at the beginning once it is long enough."""
+    with log.open("rb") as stream:
+        stream.seek(start)
+        piece = stream.read()
+    click.echo(piece.decode(errors="replace"), nl=False, err=True)
+    if start + len(piece) < KEPT_LOG_BYTES:
+        return start + len(piece)
+    os.truncate(log, 0)  # Triton appends: it goes on at the new end
+    return 0
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:  # noqa: ARG001 - the signature of a handler

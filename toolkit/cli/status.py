@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import click
@@ -13,9 +14,10 @@ if TYPE_CHECKING:
     from toolkit.serve import ServerStatus
 
 
-@click.command(epilog=output.examples("trtk status", "trtk status --json"))
+@click.command(epilog=output.examples("trtk status", "trtk status --check"))
+@click.option("--check", is_flag=True, help="Exit with 6 unless there is a server and every one is ready.")
 @output.json_option
-def status(as_json: bool) -> None:
+def status(as_json: bool, check: bool) -> None:
     """Show the servers that trtk started, and how they are now."""
     from toolkit.serve import running
 
@@ -26,6 +28,22 @@ def status(as_json: bool) -> None:
         output.text("No server is running. `trtk serve` starts one.")
     for one in () if as_json else found:
         output.text(card(one))
+    if check:
+        _need_ready(found)
+
+
+def _need_ready(found: Sequence[ServerStatus]) -> None:
+    from toolkit.errors import ServerError
+
+    if not found:
+        raise ServerError("No server is running.", hint="`trtk serve` starts one.")
+    for one in found:
+        if one.state != "ready":
+            why = f": {one.problem}" if one.problem else ""
+            raise ServerError(
+                f"The server {one.endpoint.name!r} is {one.state}{why}.",
+                hint=f"`trtk logs {one.endpoint.name}` shows its log.",
+            )
 
 
 def card(one: ServerStatus) -> str:

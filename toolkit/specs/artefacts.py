@@ -101,6 +101,7 @@ class ServeSpec:
     startup_timeout_s: float = 180.0
     exit_timeout_s: float = 10.0
     probe_model: str = "ensemble"  # asked for one token before the server counts as ready
+    is_remote_allowed: bool = False  # True: it may listen beyond loopback
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -74,7 +74,9 @@ def _flags(spec: ServeSpec, server_id: str) -> list[str]:
 
 
 def check(spec: ServeSpec) -> None:
-    """Refuse what this backend must not do: be reached from other machines."""
+    """Refuse what this backend must not do unless asked in so many words: be reached from other machines."""
+    if spec.is_remote_allowed:
+        return
     try:
         is_loopback = spec.host == "localhost" or ipaddress.ip_address(spec.host).is_loopback
     except ValueError:
@@ -84,7 +86,8 @@ def check(spec: ServeSpec) -> None:
             f"The embedded Triton 2.51 listens on loopback only, not on {spec.host}: it is older than the security "
             "floor (26.07).",
             hint="Leave --host out, and reach it from elsewhere through an SSH tunnel: ssh -L "
-            f"{spec.http_port}:127.0.0.1:{spec.http_port} THIS_MACHINE",
+            f"{spec.http_port}:127.0.0.1:{spec.http_port} THIS_MACHINE; in a container whose ports only you reach, "
+            "--allow-remote.",
         )
 
 
