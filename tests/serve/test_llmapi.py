@@ -1,0 +1,170 @@
+"""The LLM API's repository in a real Triton: a stand-in for tensorrt_llm behind it, a plain client in front."""
+
+import json
+import queue
+import shutil
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tritonclient.grpc as grpc
+from tritonclient.utils import InferenceServerException
+
+from toolkit import repository, serve
+from toolkit.specs import RepositorySpec, ServeSpec
+
+STAND_IN = Path(__file__).parent / "llm_api_stand_in" / "tensorrt_llm"
+SPEC = RepositorySpec(
+    layout="llmapi",
+    engine_backend="llmapi",
+    tokenizer_dir="../tokenizer",
+    engine_dir="../checkpoint",
+    max_batch_size=8,
+    max_seq_len=512,
+    max_num_tokens=512,
+    llm_api={"tensor_parallel_size": 1, "max_seq_len": 512, "kv_cache_config.enable_block_reuse": True},
+)
+
+
+@pytest.fixture
+def served(tmp_path, free_ports):
+    """Return a client and the folder where the stand-in says what it was told."""
+    folder = tmp_path / "engine" / "model_repository"
+    (tmp_path / "engine" / "checkpoint").mkdir(parents=True)
+    repository.write(repository.render(SPEC), folder)
+    library = Path(shutil.copytree(STAND_IN, folder / "ensemble" / "1" / "tensorrt_llm"))
+    http, grpc_port, metrics = free_ports
+    spec = ServeSpec(
+        name="llmapi",
+        repository=str(folder),
+        backend="embedded",
+        http_port=http,
+        grpc_port=grpc_port,
+        metrics_port=metrics,
+        probe_model="ensemble",
+        exit_timeout_s=2,
+    )
+    endpoint = serve.start(spec)
+    client = grpc.InferenceServerClient(endpoint.grpc_url)
+    yield client, library
+    client.close()
+    serve.stop("llmapi")
+
+
+def tensors(**values):
+    made = []
+    for name, value in values.items():
+        kinds = {bool: ("BOOL", bool), int: ("INT32", np.int32), float: ("FP32", np.float32)}
+        kind, dtype = kinds.get(type(value), ("BYTES", np.object_))
+        array = np.array([[value.encode() if isinstance(value, str) else value]], dtype)
+        tensor = grpc.InferInput(name, array.shape, kind)
+        tensor.set_data_from_numpy(array)
+        made.append(tensor)
+    return made
+
+
+class Stream:
+    """The answers of one gRPC stream."""
+
+    def __init__(self, client):
+        self.client, self.answers = client, queue.Queue()
+        client.start_stream(lambda result, error: self.answers.put(error or result))
+
+    def ask(self, *outputs, **values):
+        named = [grpc.InferRequestedOutput(name) for name in ("text_output", *outputs)]
+        self.client.async_stream_infer("ensemble", tensors(**values), outputs=named, enable_empty_final_response=True)
+
+    def whole(self):
+        """Return the answers until the final one, which is empty."""
+        found = []
+        while True:
+            answer = self.answers.get(timeout=20)
+            if isinstance(answer, InferenceServerException):
+                raise answer
+            if answer.get_response().parameters["triton_final_response"].bool_param:
+                return found
+            found.append(answer)
+
+    def close(self, **options):
+        self.client.stop_stream(**options)
+
+
+def texts(answers):
+    return [answer.as_numpy("text_output").reshape(-1)[0].decode() for answer in answers]
+
+
+def test_a_client_of_the_engine_flow_is_answered_as_before(served):
+    client, library = served
+    stream = Stream(client)
+
+    stream.ask("num_output_tokens", text_input="a b c", max_tokens=5, stream=True, return_num_output_tokens=True)
+    answers = stream.whole()
+    assert texts(answers) == [" a", " b", " c", " a", " b"]
+    assert [answer.as_numpy("num_output_tokens").item() for answer in answers] == [1, 2, 3, 4, 5]
+
+    stream.ask("cum_log_probs", text_input="x y", max_tokens=3, exclude_input_in_output=False)
+    (answer,) = stream.whole()
+    assert texts([answer]) == ["x y x y x"]
+    assert answer.as_numpy("cum_log_probs").tolist() == [[0.0]]
+
+    arguments = json.loads((library / "arguments.json").read_text())
+    assert arguments == {
+        "model": str((library.parents[3] / "checkpoint").resolve()),
+        "backend": "pytorch",
+        "tensor_parallel_size": 1,
+        "max_seq_len": 512,
+        "kv_cache_config": {"enable_block_reuse": True},
+    }
+    stream.close()
+
+
+def test_sampling_means_what_it_means_to_an_engine(served):
+    client, library = served
+    stream = Stream(client)
+
+    def told(**values):
+        stream.ask(text_input="a", max_tokens=1, **values)
+        stream.whole()
+        return json.loads((library / "sampling.json").read_text())
+
+    assert told() == {"max_tokens": 1, "top_k": 1}  # an engine without top_k takes the best token
+    assert told(temperature=0.0, top_p=0.9) == {"max_tokens": 1, "top_k": 1}
+    assert told(temperature=0.5, top_k=4) == {"max_tokens": 1, "top_k": 4, "temperature": 0.5}
+    assert told(stop_words="END", min_tokens=1) == {"max_tokens": 1, "top_k": 1, "min_tokens": 1, "stop": ["END"]}
+    stream.close()
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"max_tokens": 0}, "max_tokens is 0; it must be 1 or more."),
+        (
+            {"max_tokens": 1, "beam_width": 4},
+            "beam_width = 4 is not supported by the LLM API's repository; it can do 1.",
+        ),
+        ({"max_tokens": 1, "return_context_logits": True}, "return_context_logits = True is not supported"),
+    ],
+)
+def test_what_the_llm_api_cannot_do_is_said_in_a_sentence(served, values, message):
+    stream = Stream(served[0])
+
+    stream.ask(text_input="a", **values)
+    with pytest.raises(InferenceServerException) as caught:
+        stream.whole()
+    assert message in caught.value.message()
+    stream.close()
+
+
+def test_a_client_that_leaves_stops_the_work(served):
+    client, library = served
+    stream = Stream(client)
+    stream.ask(text_input="a b", max_tokens=100_000, stream=True)
+    stream.answers.get(timeout=20)
+
+    stream.close(cancel_requests=True)
+
+    until = time.monotonic() + 10
+    while not (library / "aborted").exists():
+        assert time.monotonic() < until
+        time.sleep(0.05)
