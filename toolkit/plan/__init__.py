@@ -108,8 +108,8 @@ def make(converted: ConversionPlan, target: Target, asked: Asked, *, recipes: It
     target = support.resolve(target, recipe, recipes=recipes, model=model)
     flow = target.flow
     assert converted.layout == layout_of(flow), "the checkpoint is converted for another flow"
-    assert flow == support.LLMAPI or converted.sharding == asked.sharding, "the checkpoint has other ranks"
     _check_ranks(converted, asked.sharding, gpu)
+    assert flow == support.LLMAPI or converted.sharding == asked.sharding, "the checkpoint has other ranks"
     sharding = asked.sharding
     weights = memory.weights_bytes(model, recipe, converted.group_size, sharding=sharding)
     per_token = memory.kv_bytes_per_token(
