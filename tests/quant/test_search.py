@@ -5,7 +5,7 @@ import torch
 
 from tests.quant.groups import output_error, quantized, random_inputs, random_weight, random_weights
 from toolkit.errors import BuildError
-from toolkit.quant import awq, float4, gptq, int4, int4_search, nvfp4, nvfp4_search, smoothquant
+from toolkit.quant import awq, blocks, float4, gptq, int4, int4_search, nvfp4, nvfp4_search, smoothquant
 from toolkit.quant.algorithm import LinearGroup, Settings
 from toolkit.quant.statistics import InputStatistics, Wanted, diagonal_blocks
 
@@ -174,3 +174,30 @@ def test_smoothing_divides_inputs_and_multiplies_weights_by_the_papers_factors(a
     papers = inputs.double().abs().amax(0) ** alpha / of_weights ** (1 - alpha)
     ratios = prequant * papers  # 1 / prequant, up to one factor for all that keeps float16 in range
     assert torch.allclose(ratios, ratios[0].expand(256), rtol=2e-3)
+
+
+def test_parts_that_are_rounded_together_are_those_rounded_alone(monkeypatch):
+    weights, inputs = random_weights(), random_inputs()
+    monkeypatch.setattr(blocks, "CPU_CHUNK_ELEMENTS", 100 * 256)  # q in three pieces, the last with all of k
+
+    together = quantized("int4_gptq", weights, inputs, group_size=64)
+
+    for part, weight in weights.items():
+        (alone,) = quantized("int4_gptq", {part: weight}, inputs, group_size=64).values()
+        assert torch.equal(together[part].weight, alone.weight), part
+        assert torch.equal(together[part].weight_scale, alone.weight_scale), part
+
+
+def test_each_part_keeps_its_own_global_scale_in_nvfp4():
+    weights, inputs = random_weights(), random_inputs()
+    gram = inputs.T @ inputs / len(inputs)
+    scales = {
+        part: nvfp4.global_scale(weight.abs().amax() * (1 + i)) for i, (part, weight) in enumerate(weights.items())
+    }
+
+    together = nvfp4_search.quantized(weights, scales, gram)
+
+    for part, weight in weights.items():
+        codes, block_scales = nvfp4_search.quantized({part: weight}, {part: scales[part]}, gram)[part]
+        assert torch.equal(together[part][0], codes), part
+        assert torch.equal(together[part][1].float(), block_scales.float()), part

@@ -15,7 +15,7 @@ from toolkit.checkpoint.source import SourceModel
 from toolkit.checkpoint.writer import Writer, open_writer
 from toolkit.convert import kept
 from toolkit.convert.candidates import Candidates
-from toolkit.convert.grouping import in_float, quantized
+from toolkit.convert.grouping import in_float, quantized, side_by_side
 from toolkit.convert.passing import as_kept
 from toolkit.convert.search import FOLDER as SEARCH
 from toolkit.convert.search import REPORT, Measure, Search, recipes_of
@@ -137,18 +137,21 @@ class Conversion:
         return {group: wanted for group, wanted in {**kinds, **cached}.items() if wanted}
 
     def _quantized(self, layer: Layer, assignment: Assignment, statistics: dict[str, InputStatistics]) -> Layer:
-        linears: dict[str, Linear] = {}
-        for name, members in parts.groups(self.plan.model, layer.index).items():
+        groups = parts.groups(self.plan.model, layer.index)
+
+        def of_group(name: str) -> dict[str, Linear]:
             recipe = assignment.of[layer.index, name] or quant.get("fp16")
             if (layer.index, name) in self.outlook.kept:
-                stored = {part: layer.linears[part] for part in members}
-                made = as_kept(stored, self.plan, self.settings.dtype)
-            elif self.candidates:
-                made = self.candidates.of(layer, name, recipe)
-            else:
-                made = quantized(self.plan, layer, name, recipe=recipe, statistics=statistics.get(name))
-            for part, linear in made.items():
-                linears[part] = dataclasses.replace(linear, bias=self._bias(layer, part))
+                return as_kept({part: layer.linears[part] for part in groups[name]}, self.plan, self.settings.dtype)
+            if self.candidates:
+                return self.candidates.of(layer, name, recipe)
+            return quantized(self.plan, layer, name, recipe=recipe, statistics=statistics.get(name))
+
+        linears = {
+            part: dataclasses.replace(linear, bias=self._bias(layer, part))
+            for made in side_by_side(of_group, list(groups), layer)
+            for part, linear in made.items()
+        }
         scalars = kv_cache.scales(self.plan.kv_cache, statistics) if self.plan.kv_cache else {}
         return dataclasses.replace(layer, linears=linears, scalars=scalars)
 

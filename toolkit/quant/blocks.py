@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -19,9 +19,38 @@ def row_blocks(weight: torch.Tensor) -> Iterator[slice]:
     return _slices(weight, GPU_ELEMENTS if weight.is_cuda else CPU_ELEMENTS)
 
 
-def chunks(weight: torch.Tensor) -> Iterator[slice]:
-    """Yield the rows of a matrix in larger pieces, for work whose temporaries are as large as the piece."""
-    return _slices(weight, GPU_CHUNK_ELEMENTS if weight.is_cuda else CPU_CHUNK_ELEMENTS)
+def chunks(weights: Mapping[str, torch.Tensor]) -> Iterator[list[tuple[str, slice]]]:
+    """Yield rows of matrices of one width in larger pieces, small matrices together.
+
+    For work that goes column by column, whose temporaries are as large as the piece.
+    """
+    taken: list[tuple[str, slice]] = []
+    elements = 0
+    for part, weight in weights.items():
+        limit = GPU_CHUNK_ELEMENTS if weight.is_cuda else CPU_CHUNK_ELEMENTS
+        for rows in _slices(weight, limit):
+            more = (rows.stop - rows.start) * weight.shape[1]
+            if taken and elements + more > limit:
+                yield taken
+                taken, elements = [], 0
+            taken.append((part, rows))
+            elements += more
+    if taken:
+        yield taken
+
+
+def gathered(weights: Mapping[str, torch.Tensor], pieces: Sequence[tuple[str, slice]]) -> torch.Tensor:
+    """Return the rows of a chunk as one matrix, float32 [n, K]."""
+    import torch
+
+    return torch.cat([weights[part][rows].float() for part, rows in pieces])
+
+
+def scatter(made: torch.Tensor, found: Mapping[str, torch.Tensor], pieces: Sequence[tuple[str, slice]]) -> None:
+    """Write what was made of a chunk's rows into the matrix of each part."""
+    sizes = [rows.stop - rows.start for _, rows in pieces]
+    for (part, rows), each in zip(pieces, made.split(sizes), strict=True):
+        found[part][rows] = each
 
 
 def _slices(weight: torch.Tensor, elements: int) -> Iterator[slice]:

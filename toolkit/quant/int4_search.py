@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from toolkit.quant import gptq, int4
 from toolkit.quant.algorithm import LinearGroup
-from toolkit.quant.blocks import best_scales, chunks, row_blocks
+from toolkit.quant.blocks import best_scales, chunks, gathered, row_blocks, scatter
 from toolkit.quant.statistics import diagonal_blocks
 from toolkit.weights import Linear
 
@@ -26,16 +26,19 @@ def quantized(group: LinearGroup, prequant: torch.Tensor, *, group_size: int) ->
     feedback = gptq.feedback(group.statistics.gram, factors)
     by_group = factors.view(-1, group_size)
     blocks = diagonal_blocks(group.statistics.gram, group_size) * by_group.unsqueeze(1) * by_group.unsqueeze(2)
-    linears = {}
+    integers, scales = {}, {}
     for part, weight in group.weights.items():
-        integers = torch.empty(weight.shape, dtype=torch.int8, device=weight.device)
-        scales = torch.empty(weight.shape[0], weight.shape[1] // group_size, device=weight.device)
-        for rows in chunks(weight):
-            scaled = weight[rows].float() / factors
-            scales[rows] = clipped_scales(scaled, blocks)
-            integers[rows] = gptq.rounded(scaled, scales[rows], feedback, nearest=int4.nearest_)
-        linears[part] = Linear(algo="W4A16_AWQ", weight=integers, weight_scale=scales, prequant=prequant)
-    return linears
+        integers[part] = torch.empty(weight.shape, dtype=torch.int8, device=weight.device)
+        scales[part] = torch.empty(weight.shape[0], blocks.shape[0], device=weight.device)
+    for pieces in chunks(group.weights):
+        scaled = gathered(group.weights, pieces).div_(factors)
+        clipped = clipped_scales(scaled, blocks)
+        scatter(clipped, scales, pieces)
+        scatter(gptq.rounded(scaled, clipped, feedback, nearest=int4.nearest_), integers, pieces)
+    return {
+        part: Linear(algo="W4A16_AWQ", weight=integers[part], weight_scale=scales[part], prequant=prequant)
+        for part in group.weights
+    }
 
 
 def clipped_scales(scaled: torch.Tensor, blocks: torch.Tensor) -> torch.Tensor:

@@ -6,10 +6,12 @@ Four Over Six, arXiv:2512.02010, taken on to every scale nearby).
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from toolkit.quant import float4, gptq, nvfp4
-from toolkit.quant.blocks import best_scales, chunks, row_blocks
+from toolkit.quant.blocks import best_scales, chunks, gathered, row_blocks, scatter
+from toolkit.quant.statistics import diagonal_blocks
 
 if TYPE_CHECKING:
     import torch
@@ -19,22 +21,27 @@ RATIOS = (1.0, 0.8, 0.9, 1.1, 1.25, 1.4, 1.5)
 
 
 def quantized(
-    weight: torch.Tensor, scale: torch.Tensor, blocks: torch.Tensor, feedback: gptq.Feedback
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return uint8 codes [N, K] and float8_e4m3fn block scales [N, K/16] under a global scale.
+    weights: Mapping[str, torch.Tensor], global_scales: Mapping[str, torch.Tensor], gram: torch.Tensor
+) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
+    """Return uint8 codes [N, K] and float8_e4m3fn block scales [N, K/16] of each part under its own global scale.
 
-    `blocks` [K/16, 16, 16] are those on the diagonal of E[x x'], `feedback` is of the whole.
+    `gram` [K, K] is E[x x'] of the input that all parts read.
     """
     import torch
 
-    codes = torch.empty(weight.shape, dtype=torch.uint8, device=weight.device)
-    scales = torch.empty(weight.shape[0], blocks.shape[0], dtype=torch.float8_e4m3fn, device=weight.device)
-    for rows in chunks(weight):
-        plain = weight[rows].float()
-        scales[rows] = searched_scales(plain, scale, blocks)
-        real = scales[rows].float() * scale
-        codes[rows] = float4.codes(gptq.rounded(plain, real, feedback, nearest=float4.nearest_))
-    return codes, scales
+    blocks, feedback = diagonal_blocks(gram, nvfp4.BLOCK), gptq.feedback(gram)
+    codes, scales = {}, {}
+    for part, weight in weights.items():
+        codes[part] = torch.empty(weight.shape, dtype=torch.uint8, device=weight.device)
+        shape = (weight.shape[0], blocks.shape[0])
+        scales[part] = torch.empty(shape, dtype=torch.float8_e4m3fn, device=weight.device)
+    for pieces in chunks(weights):
+        for part, rows in pieces:
+            scales[part][rows] = searched_scales(weights[part][rows].float(), global_scales[part], blocks)
+        real = torch.cat([scales[part][rows].float() * global_scales[part] for part, rows in pieces])
+        numbers = gptq.rounded(gathered(weights, pieces), real, feedback, nearest=float4.nearest_)
+        scatter(float4.codes(numbers), codes, pieces)
+    return {part: (codes[part], scales[part]) for part in weights}
 
 
 def searched_scales(weight: torch.Tensor, scale: torch.Tensor, blocks: torch.Tensor) -> torch.Tensor:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from toolkit.quant import gptq, nvfp4, nvfp4_search
+from toolkit.quant import nvfp4, nvfp4_search
 from toolkit.quant.algorithm import Algorithm, LinearGroup, Settings
 from toolkit.quant.blocks import amax
-from toolkit.quant.statistics import Wanted, diagonal_blocks
+from toolkit.quant.statistics import Wanted
 from toolkit.specs import QuantRecipe
 from toolkit.weights import Linear
 
@@ -15,22 +15,22 @@ def quantize(group: LinearGroup, settings: Settings) -> dict[str, Linear]:  # no
     import torch
 
     assert group.statistics, "nvfp4 needs calibration"
-    linears = {}
     gram = group.statistics.gram
-    blocks, feedback = diagonal_blocks(gram, nvfp4.BLOCK), gptq.feedback(gram)
     activation_scale = nvfp4.global_scale(torch.tensor(group.statistics.amax, device=gram.device))
+    global_scales: dict[str, torch.Tensor] = {}
     for module in group.modules:
         scale = nvfp4.global_scale(torch.stack([amax(weight) for weight in module.values()]).amax())
-        for part, weight in module.items():
-            codes, scales = nvfp4_search.quantized(weight, scale, blocks, feedback)
-            linears[part] = Linear(
-                algo="NVFP4",
-                weight=codes,
-                weight_scale=scales,
-                weight_scale_2=scale,
-                activation_scale=activation_scale,
-            )
-    return linears
+        global_scales |= dict.fromkeys(module, scale)
+    return {
+        part: Linear(
+            algo="NVFP4",
+            weight=codes,
+            weight_scale=scales,
+            weight_scale_2=global_scales[part],
+            activation_scale=activation_scale,
+        )
+        for part, (codes, scales) in nvfp4_search.quantized(group.weights, global_scales, gram).items()
+    }
 
 
 ALGORITHM = Algorithm(
