@@ -28,7 +28,7 @@ ROOMS_ALLOWED = {
     "weights": set(),
     "quant": FLOOR | {"registry", "weights"},
     "models": FLOOR | {"registry", "files", "rope", "workspace"},
-    "machine": FLOOR | {"gpus", "containers", "processes"},
+    "machine": FLOOR | {"gpus", "registry", "containers", "processes"},
     "plan": FLOOR | {"rope"},
     "checkpoint": FLOOR | {"files", "models", "quant", "registry", "rope", "weights"},
     "forward": FLOOR | {"files", "models", "quant", "rope", "templating", "weights"},

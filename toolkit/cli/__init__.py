@@ -29,6 +29,7 @@ COMMANDS = {
     "logs": "Show a server's log.",
     "stop": "Stop servers and leave nothing behind.",
     "bench": "Load-test a server and write a report.",
+    "doctor": "Look at what this machine can do, and what to install.",
     "cache": "Show and clear what builds have in common.",
 }
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from toolkit.cli import builder_options, output
+from toolkit.cli import builder_options, local_gpu, output
 from toolkit.cli.auto_options import auto_options
 from toolkit.cli.engine_options import FLOWS, engine_options
 from toolkit.cli.model_options import need_packages, quantization_options
@@ -26,7 +26,7 @@ EPILOG = output.examples(
 
 @click.command(epilog=EPILOG)
 @click.argument("model")
-@click.option("--gpu", required=True, metavar="NAME", help="Card to build for, or `cpu`; `trtk gpus` lists them.")
+@click.option("--gpu", metavar="NAME", help="Card to build for, or `cpu`; the local card where it is left out.")
 @click.option(
     "--quant", required=True, metavar="NAME", help="How; `trtk quants` lists the names. `keep`: as the source is."
 )
@@ -59,6 +59,7 @@ def build(model: str, folder: Path | None, dry_run: bool, as_json: bool, **optio
     """
     from toolkit import models
 
+    options["gpu"] = local_gpu.chosen(options["gpu"])
     with output.progress() as progress:
         # The names are checked before anything is fetched.
         check_names(options)
