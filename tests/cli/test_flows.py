@@ -143,7 +143,7 @@ def test_an_engine_goes_over_with_its_name_limits_and_cache(model, adapter, tmp_
 
     old, new = (json.loads((tmp_path / name / "manifest.json").read_text()) for name in ("e", "e-llmapi"))
     assert shown["plan"]["plan_id"] == made["plan_id"]
-    assert [choice["name"] for choice in shown["left_behind"]] == ["tensorrt_llm_bls"]
+    assert [choice["name"] for choice in shown["left_behind"]] == ["lora_weights", "tensorrt_llm_bls"]
     assert (made["kind"], made["folder"]) == ("llmapi", str(tmp_path / "e-llmapi"))
     assert new["plan"]["limits"] == old["plan"]["limits"]
     same = ("recipe", "kv_cache", "dtype", "group_size", "calibration", "model")

@@ -270,3 +270,14 @@ def test_a_flag_of_the_release_is_taken_and_one_that_the_gpu_refuses_is_not():
     assert flags_of(tag="25.12", set_flags=(("auto_parallel", "1"),))["auto_parallel"] == "1"
     with pytest.raises(UsageError, match="trtllm-build refuses --gemm_swiglu_plugin fp8 on sm_100"):
         planned("b200", "fp8", set_flags=(("gemm_swiglu_plugin", "fp8"),))
+
+
+def test_a_bundle_that_starts_on_another_kind_of_card_does_without_its_links():
+    made = planned("h100-sxm", "fp8", tp=2)
+    places = {"checkpoint": "/c", "output": "/o", "timing_cache": "/t"}
+
+    own, other = trtllm.command(made, **places, sm=90), trtllm.command(made, **places, sm=89)
+
+    assert own == trtllm.command(made, **places)
+    where = own.index("--user_buffer")
+    assert other == own[:where] + own[where + 2 :]

@@ -73,6 +73,7 @@ def test_a_key_that_was_set_is_taken_when_the_release_has_it():
         ("guided_decoding_backend", "outlines"),
         ("model", "/elsewhere"),
         ("triton_config.decoupled", "false"),
+        ("lora_config.lora_dir", "/elsewhere"),
         ("tensor_parallel_size", "2"),
     ],
 )
@@ -102,7 +103,8 @@ def test_an_engine_goes_over_with_its_limits_ranks_and_adapters():
     assert new.asked.sharding == Sharding(tp=2, pp=2)
     assert (new.asked.engine.adapters, new.asked.engine.max_lora_rank) == ((SQL,), 64)
     assert (new.checkpoint.layout, new.checkpoint.kv_cache) == ("hf", "fp8")
-    assert [choice.name for choice in new.left] == ["tensorrt_llm_bls"]
+    assert [choice.name for choice in new.left] == ["lora_weights", "tensorrt_llm_bls"]
+    assert new.left[0].reason == "an adapter is chosen by lora_task_id (1 sql); weights in a request are refused"
 
 
 @pytest.mark.parametrize(

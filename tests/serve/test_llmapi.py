@@ -23,7 +23,12 @@ SPEC = RepositorySpec(
     max_batch_size=8,
     max_seq_len=512,
     max_num_tokens=512,
-    llm_api={"tensor_parallel_size": 1, "max_seq_len": 512, "kv_cache_config.enable_block_reuse": True},
+    llm_api={
+        "tensor_parallel_size": 1,
+        "max_seq_len": 512,
+        "kv_cache_config.enable_block_reuse": True,
+        "lora_config.lora_dir": ["lora/a", "lora/b"],
+    },
 )
 
 
@@ -57,6 +62,8 @@ def tensors(**values):
     for name, value in values.items():
         kinds = {bool: ("BOOL", bool), int: ("INT32", np.int32), float: ("FP32", np.float32)}
         kind, dtype = kinds.get(type(value), ("BYTES", np.object_))
+        if name == "lora_task_id":
+            kind, dtype = "UINT64", np.uint64
         array = np.array([[value.encode() if isinstance(value, str) else value]], dtype)
         tensor = grpc.InferInput(name, array.shape, kind)
         tensor.set_data_from_numpy(array)
@@ -115,6 +122,7 @@ def test_a_client_of_the_engine_flow_is_answered_as_before(served):
         "tensor_parallel_size": 1,
         "max_seq_len": 512,
         "kv_cache_config": {"enable_block_reuse": True},
+        "lora_config": {"lora_dir": [f"{arguments['model']}/lora/{name}" for name in "ab"]},
     }
     stream.close()
 
@@ -131,6 +139,10 @@ def test_sampling_means_what_it_means_to_an_engine(served):
     assert told() == {"max_tokens": 1, "top_k": 1}  # an engine without top_k takes the best token
     assert told(temperature=0.0, top_p=0.9) == {"max_tokens": 1, "top_k": 1}
     assert told(temperature=0.5, top_k=4) == {"max_tokens": 1, "top_k": 4, "temperature": 0.5}
+    assert not (library / "adapter.json").exists()
+    assert told(lora_task_id=2) == {"max_tokens": 1, "top_k": 1}
+    path = str((library.parents[3] / "checkpoint/lora/b").resolve())
+    assert json.loads((library / "adapter.json").read_text()) == {"lora_name": "b", "lora_int_id": 2, "lora_path": path}
     assert told(stop_words="END", min_tokens=1) == {"max_tokens": 1, "top_k": 1, "min_tokens": 1, "stop": ["END"]}
     stream.close()
 
@@ -143,6 +155,7 @@ def test_sampling_means_what_it_means_to_an_engine(served):
             {"max_tokens": 1, "beam_width": 4},
             "beam_width = 4 is not supported by the LLM API's repository; it can do 1.",
         ),
+        ({"max_tokens": 1, "lora_task_id": 3}, "lora_task_id is 3; this model has 2 adapters, counted from 1."),
         ({"max_tokens": 1, "return_context_logits": True}, "return_context_logits = True is not supported"),
     ],
 )

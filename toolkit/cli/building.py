@@ -12,11 +12,11 @@ from typing import Any
 
 from toolkit import convert, engine, releases, repository
 from toolkit.cli.auto_options import measure_of
+from toolkit.cli.first_start import commands_by_sm
 from toolkit.cli.quality import Bounds, as_document, bounds_left, judge, need_gates
 from toolkit.cli.reusing import Reuse
 from toolkit.convert.conversion import SLOW_TOKENIZER_FILES, TOKENIZER_FILES
 from toolkit.engine import BuildJob, bundle
-from toolkit.engine.toolchains import trtllm
 from toolkit.files import FolderLock, replace_folder, write_json
 from toolkit.models import adapters
 from toolkit.plan import build_flags, memory
@@ -121,19 +121,6 @@ def keep_only(kept: Path) -> None:
             shutil.rmtree(path)
         else:
             path.unlink()
-
-
-def commands_by_sm(plan: BuildPlan) -> dict[int, list[str]]:
-    """Return what a bundle's first start compiles with on each SM that can run its recipe; nothing in other flows."""
-    sms = {plan.gpu.sm, *plan.conversion.recipe.sms_by_flow.get(plan.flow, ())}
-    if plan.toolchain != "trtllm":
-        return {sm: [] for sm in sms}
-    places = {
-        "checkpoint": bundle.CHECKPOINT_PLACE,
-        "output": bundle.OUTPUT_PLACE,
-        "timing_cache": bundle.TIMING_CACHE_PLACE,
-    }
-    return {sm: trtllm.command(plan, **places) for sm in sms}
 
 
 def _put_tokenizer(plan: BuildPlan, work: Path) -> None:

@@ -69,6 +69,10 @@ def _left(old: BuildPlan) -> tuple[Choice, ...]:
     if old.conversion.kv_cache == "int8":
         reason = "the LLM API has no int8 KV cache; with 16 bits half as many tokens fit"
         left.append(Choice(name=KV_CACHE, value="int8", reason=reason))
+    if old.adapters:
+        names = ", ".join(f"{number} {adapter.name}" for number, adapter in enumerate(old.adapters, 1))
+        reason = f"an adapter is chosen by lora_task_id ({names}); weights in a request are refused"
+        left.append(Choice(name="lora_weights", value="tensor", reason=reason))
     own = [flag for flag in old.build_flags if flag.reason.startswith(ASKED)]
     reason = "a flag of trtllm-build, and nothing is compiled; --set-flag takes keys of the LLM API"
     left += [Choice(name=flag.name, value=flag.value, reason=reason) for flag in own]

@@ -28,6 +28,10 @@ WITH_OPTIONS = {
     "tensor_parallel_size": "--tp",
     "pipeline_parallel_size": "--pp",
     "moe_expert_parallel_size": "--ep",
+    "enable_lora": "--lora-dir",
+    "lora_config.lora_dir": "--lora-dir",
+    "lora_config.lora_target_modules": "--lora-dir",
+    "lora_config.max_lora_rank": "--max-lora-rank",
 }
 #: Keys of model.yaml that the served folder and the repository decide.
 OF_THE_REPOSITORY = {"model", "tokenizer", "backend"}

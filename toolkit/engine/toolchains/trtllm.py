@@ -7,12 +7,19 @@ from pathlib import Path
 from toolkit.engine.toolchain import Toolchain
 from toolkit.specs import BuildPlan, Choice, Progress
 
+#: Flags that hang on how cards are linked: left out where a plan is compiled on another kind of card.
+OF_THE_LINKS = {"user_buffer"}
 
-def command(plan: BuildPlan, *, checkpoint: str, output: str, timing_cache: str) -> list[str]:
-    """Return the trtllm-build command line of a plan; the timing cache is read where it is there, and written."""
+
+def command(plan: BuildPlan, *, checkpoint: str, output: str, timing_cache: str, sm: int | None = None) -> list[str]:
+    """Return the trtllm-build command line of a plan, on its own card or on another of SM.
+
+    The timing cache is read where it is there, and written.
+    """
+    left_out = OF_THE_LINKS if sm not in {None, plan.gpu.sm} else set()
     line = ["trtllm-build", "--checkpoint_dir", checkpoint, "--output_dir", output]
     line += ["--input_timing_cache", timing_cache, "--output_timing_cache", timing_cache]
-    for flag in plan.build_flags:
+    for flag in (flag for flag in plan.build_flags if flag.name not in left_out):
         line += [f"--{flag.name}", *_words(flag, checkpoint)]
     return line
 

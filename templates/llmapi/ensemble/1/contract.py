@@ -37,8 +37,7 @@ NEUTRAL: dict[str, tuple[Any, ...]] = {
 #: Inputs that are refused when they carry anything at all.
 ABSENT = (
     "decoder_text_input", "prompt_embedding_table", "prompt_table_extra_id", "embedding_bias_words",
-    "embedding_bias_weights", "lora_task_id", "lora_weights", "lora_config", "guided_decoding_guide_type",
-    "guided_decoding_guide",
+    "embedding_bias_weights", "lora_weights", "lora_config", "guided_decoding_guide_type", "guided_decoding_guide",
 )  # fmt: skip
 #: An answer has every output that its client named: what the LLM API has no value for is zero.
 SHAPES = {
@@ -62,6 +61,7 @@ class Asked:
     is_streaming: bool
     includes_input: bool
     counts: frozenset[str]  # of num_input_tokens and num_output_tokens, which are wanted
+    adapter: int = 0  # of those in model.yaml, counted from 1; 0: none
     sampling: dict[str, Any] = field(default_factory=dict)
 
 
@@ -85,6 +85,7 @@ def asked_of(tensors: dict[str, np.ndarray]) -> Asked:
         text=texts[0].decode(),
         is_streaming=flag("stream", False),
         includes_input=not flag("exclude_input_in_output", True),
+        adapter=int(tensors["lora_task_id"].reshape(-1)[0]) if "lora_task_id" in tensors else 0,
         counts=frozenset(name for name in ("num_input_tokens", "num_output_tokens") if flag(f"return_{name}", False)),
         sampling=greedy(sampling),
     )

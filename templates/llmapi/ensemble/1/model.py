@@ -25,7 +25,7 @@ class TritonPythonModel:
         arguments = arguments_of(folder / args["model_version"] / SETTINGS, folder.parent)
         triton = arguments.pop("triton_config")
         self.check_s = triton["cancellation_check_period_ms"] / 1000
-        self.max_seq_len = arguments["max_seq_len"]
+        self.adapters = arguments.get("lora_config", {}).get("lora_dir", [])
         self.loop = asyncio.new_event_loop()
         threading.Thread(target=self.loop.run_forever, name="requests", daemon=True).start()
         from tensorrt_llm import LLM
@@ -53,13 +53,27 @@ class TritonPythonModel:
         asked = asked_of(tensors_of(request))
         wanted = set(request.requested_output_names())
         generation = self.llm.generate_async(
-            asked.text, sampling_params=SamplingParams(**asked.sampling), streaming=asked.is_streaming
+            asked.text,
+            sampling_params=SamplingParams(**asked.sampling),
+            lora_request=self.adapter(asked.adapter),
+            streaming=asked.is_streaming,
         )
         watch = self.loop.create_task(self.stop_when_left(generation, sender))
         try:
             await self.send_all(generation, sender, asked, wanted)
         finally:
             watch.cancel()  # asking a sender about cancellation after its final answer crashes the server
+
+    def adapter(self, number: int) -> Any:
+        """Return the LLM API's name of an adapter, None where none is asked for."""
+        if not number:
+            return None
+        if number > len(self.adapters):
+            raise Refused(f"lora_task_id is {number}; this model has {len(self.adapters)} adapters, counted from 1.")
+        from tensorrt_llm.executor.request import LoRARequest
+
+        path = self.adapters[number - 1]
+        return LoRARequest(Path(path).name, number, path)
 
     async def send_all(self, generation: Any, sender: Any, asked: Asked, wanted: set[str]) -> None:
         """Send what is new in each result; the LLM API gives the text so far."""

@@ -35,7 +35,9 @@ class LLM:
         self.folder = Path(__file__).parent
         (self.folder / "arguments.json").write_text(json.dumps(arguments))
 
-    def generate_async(self, text, *, sampling_params, streaming):
+    def generate_async(self, text, *, sampling_params, lora_request, streaming):
+        if lora_request:
+            (self.folder / "adapter.json").write_text(json.dumps(vars(lora_request)))
         return Generation(self.folder, text, sampling_params.values, is_streaming=streaming)
 
     def shutdown(self):
