@@ -12,7 +12,7 @@ import pytest
 
 from tests.engine.serving_image import Image
 from toolkit import engine, gpus, plan, quant, releases
-from toolkit.cli.building import commands_by_sm
+from toolkit.cli.first_start import commands_by_sm
 from toolkit.engine import bundle
 from toolkit.specs import CalibrationSpec, ModelSource, ModelSpec
 
@@ -37,12 +37,18 @@ SMALL = ModelSpec(
 )
 
 
-def make_bundle(folder, *, gpu="a4500", recipe="int4", ranks=1):
-    """Make a bundle around files that stand for a checkpoint, as a build leaves it."""
+def planned(gpu, recipe, *, flow="engine", **asked):
+    """Plan a small model for release 26.07."""
     calibration = CalibrationSpec(source="self", samples=4, length=32)
-    converted = plan.conversion(SMALL, quant.get(recipe), calibration=calibration)
-    target = plan.Target(gpu=gpus.get(gpu), flow="engine", **releases.facts_of(releases.get("26.07")))
-    made = plan.make(converted, target, plan.Asked(), recipes=quant.catalogue())
+    target = plan.Target(gpu=gpus.get(gpu), flow=flow, **releases.facts_of(releases.get("26.07")))
+    checkpoint = plan.AskedCheckpoint(layout=plan.layout_of(flow), **asked)
+    converted = plan.conversion(SMALL, quant.get(recipe), asked=checkpoint, calibration=calibration)
+    return plan.make(converted, target, plan.Asked(), recipes=quant.catalogue())
+
+
+def make_bundle(folder, *, gpu="a4500", recipe="int4", ranks=1, flow="engine"):
+    """Make a bundle around files that stand for a checkpoint, as a build leaves it."""
+    made = planned(gpu, recipe, flow=flow)
     for path, text in {
         "checkpoint/config.json": json.dumps({"mapping": {"world_size": ranks}}),
         "checkpoint/rank0.safetensors": "weights",
@@ -305,6 +311,31 @@ def test_two_ranks_start_under_mpi_and_only_the_first_answers_clients(image, tmp
     assert {"--model-control-mode=none", "--http-port=9000", "--id=rank0"} <= set(first)
     assert {"--model-control-mode=explicit", "--load-model=tensorrt_llm", "--allow-http=false"} <= set(second)
     assert "--backend-config=python,shm-region-prefix-name=prefix1_" in second
+
+
+@pytest.mark.parametrize(
+    ("gpu", "recipe", "asked", "sms"),
+    [
+        ("a4500", "int4", {}, [80, 86, 89, 90]),
+        ("l4", "fp8", {}, [89, 90, 100, 103, 120]),
+        ("l4", "int4", {"kv_cache": "fp8"}, [89, 90]),
+        ("b200", "nvfp4", {}, [100, 103]),
+    ],
+)
+def test_a_bundle_starts_on_every_gpu_that_runs_its_recipe_and_its_kv_cache(gpu, recipe, asked, sms):
+    assert list(commands_by_sm(planned(gpu, recipe, **asked))) == sms
+
+
+def test_for_the_llm_api_nothing_is_compiled_and_the_weights_are_checked(image, tmp_path):
+    made = make_bundle(tmp_path / "llmapi", flow="llmapi")
+
+    code, out, said = image.start(made)
+
+    assert code == 0, said
+    started = json.loads(out)
+    assert (started["line"][0], started["engine"], image.builds) == ("tritonserver", None, [])
+    (made / "checkpoint/rank0.safetensors").write_text("weighty")
+    assert image.start(made)[0] == 5
 
 
 def test_no_gpu_is_said(image, made):
