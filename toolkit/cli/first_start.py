@@ -9,26 +9,27 @@ from toolkit.plan import build_flags
 from toolkit.quant import matrix
 from toolkit.specs import BuildPlan
 
-#: Reduces in place through peer memory, which another card of the same SM may not have.
-PEER_MEMORY = "user_buffer"
-
 
 def commands_by_sm(plan: BuildPlan) -> dict[int, list[str]]:
     """Return the command for each SM that can run the plan; an empty one where nothing is compiled.
 
-    The flags are the plan's on all of them: what depends on the SM, 8-bit attention for one, is the same wherever the
-    recipe runs.
+    The flags are the plan's on all of them, but for those that hang on how cards are linked: what depends on the SM,
+    8-bit attention for one, is the same wherever the recipe runs.
     """
     sms = sms_of(plan)
     if plan.toolchain != "trtllm":
         return {sm: [] for sm in sms}
-    command = trtllm.command(
-        plan,
-        checkpoint=bundle.CHECKPOINT_PLACE,
-        output=bundle.OUTPUT_PLACE,
-        timing_cache=bundle.TIMING_CACHE_PLACE,
-    )
-    return dict.fromkeys(sms, command)
+
+    def command(sm: int) -> list[str]:
+        return trtllm.command(
+            plan,
+            checkpoint=bundle.CHECKPOINT_PLACE,
+            output=bundle.OUTPUT_PLACE,
+            timing_cache=bundle.TIMING_CACHE_PLACE,
+            sm=sm,
+        )
+
+    return {sm: command(sm) for sm in sms}
 
 
 def sms_of(plan: BuildPlan) -> list[int]:
@@ -41,6 +42,4 @@ def sms_of(plan: BuildPlan) -> list[int]:
         known = tool.flags.get(flag.name) if tool else None
         if known and flag.value != build_flags.OFF:
             runs -= set(known.refused_sms)
-    if build_flags.value_of(plan.build_flags, PEER_MEMORY) == build_flags.ON:
-        runs = set()
     return sorted(runs | {plan.gpu.sm})
