@@ -139,7 +139,7 @@ def test_the_table_of_quantizations_has_these_cells():
     rows = [line.split() for line in trtk("quants").stdout.splitlines()]
     at = next(index for index, words in enumerate(rows) if words[:2] == ["int4", "engine"])
     assert rows[at : at + 3] == [
-        ["int4", "engine", "-", "-", "Y", "?", "Y", "Y", "?", "?", "?", "?"],
+        ["int4", "engine", "-", "-", "Y", "?", "Y", "Y", "-", "-", "?", "?"],
         ["llmapi", "-", "-", "Y", "?", "Y", "Y", "-", "-", "-", "-"],
         ["openvino", "Y", "-", "-", "-", "-", "-", "-", "-", "-", "-"],
     ]

@@ -72,6 +72,15 @@ def test_ranks_are_in_the_checkpoint_the_plan_and_the_bundle(model, tmp_path):
     assert (flags["workers"], flags["reduce_fusion"], flags["nccl_plugin"]) == ("4", "enable", "auto")
 
 
+def test_a_cache_that_has_no_paged_context_is_served_without_what_needs_one(model, tmp_path):
+    options = ["--kv-cache", "int8", "--calib-samples", 1, "--calib-length", 16]
+    document("build", model, "--gpu", "a4500", "--quant", "fp16", *options, "-o", tmp_path / "e")
+
+    config = (tmp_path / "e/model_repository/tensorrt_llm/config.pbtxt").read_text()
+    for name in ("enable_kv_cache_reuse", "enable_chunked_context"):
+        assert f'key: "{name}" value {{ string_value: "false" }}' in config
+
+
 def test_an_adapter_travels_with_the_checkpoint(model, adapter, tmp_path):
     document("build", model, "--gpu", "a4500", "--quant", "fp16", "--lora-dir", adapter, "-o", tmp_path / "e")
 
@@ -167,6 +176,8 @@ def test_what_would_be_missed_is_refused_until_it_is_dropped(model, tmp_path):
     document("build", model, "--gpu", "a4500", "--quant", "fp16", "--kv-cache", "none",
              "--speculative", "lookahead_decoding", "-o", tmp_path / "e")  # fmt: skip
 
+    config = (tmp_path / "e/model_repository/tensorrt_llm/config.pbtxt").read_text()
+    assert 'key: "decoding_mode" value { string_value: "lookahead" }' in config
     refused = run("migrate", tmp_path / "e")
     assert refused.exit_code == 3
     assert "speculative lookahead_decoding of the engine cannot go over" in refused.stderr

@@ -8,9 +8,13 @@ from tests.plan.test_plan import LLAMA2_7B, LLAMA_8B
 from toolkit import gpus, plan, quant, releases
 from toolkit.engine.toolchains import trtllm
 from toolkit.errors import PlanInfeasible, UnknownName, UsageError
+from toolkit.plan import engine_options
 from toolkit.specs import Adapter, CalibrationSpec, MoeSpec, Sharding
 
 TEXT = CalibrationSpec(source="self", samples=4, length=32)
+LLAMA_405B = dataclasses.replace(
+    LLAMA_8B, hidden_size=16384, num_layers=126, num_heads=128, num_kv_heads=8, intermediate_size=53248
+)
 MIXTRAL = dataclasses.replace(
     LLAMA_8B,
     architecture="MixtralForCausalLM",
@@ -132,7 +136,11 @@ def test_ranks_share_the_memory():
 def test_a_model_that_one_card_cannot_hold_is_told_that_two_can():
     with pytest.raises(PlanInfeasible) as caught:
         planned("a4000", "fp16")
-    assert "more cards (--tp 2)" in caught.value.hint
+    assert caught.value.hint == "Try --quant int8 or --tp 2."
+    with pytest.raises(PlanInfeasible) as caught:
+        planned("a4000", "int4", model=LLAMA_405B)
+    assert caught.value.hint == "Try --tp 16."
+    assert planned("a4000", "int4", model=LLAMA_405B, tp=16).limits.tp == 16
     assert planned("a4000", "fp16", tp=2).limits.tp == 2
 
 
@@ -281,3 +289,28 @@ def test_a_bundle_that_starts_on_another_kind_of_card_does_without_its_links():
     assert own == trtllm.command(made, **places)
     where = own.index("--user_buffer")
     assert other == own[:where] + own[where + 2 :]
+
+
+@pytest.mark.parametrize(("length", "size"), [(3, 2), (10, 2), (11, 3), (83, 7), (110, 7), (111, 8), (256, 11)])
+def test_lookahead_uses_what_its_draft_tokens_hold(length, size):
+    made = planned(speculative="lookahead_decoding", max_draft_len=length)
+
+    told = engine_options.parameters(made.build_flags)
+
+    assert told == {
+        "decoding_mode": "lookahead",
+        "lookahead_window_size": str(size),
+        "lookahead_ngram_size": str(size),
+        "lookahead_verification_set_size": str(size),
+    }
+
+
+def test_too_few_draft_tokens_to_look_ahead_are_refused():
+    with pytest.raises(PlanInfeasible, match="--max-draft-len 2 is too short to look ahead") as caught:
+        planned(speculative="lookahead_decoding", max_draft_len=2)
+    assert caught.value.hint == "Try --max-draft-len 83."
+
+
+def test_the_server_keeps_room_for_adapters_of_their_rank():
+    assert engine_options.parameters(planned(adapters=(CHAT,)).build_flags) == {"lora_cache_max_adapter_size": "32"}
+    assert engine_options.parameters(planned().build_flags) == {}

@@ -137,7 +137,8 @@ def test_a_model_that_does_not_fit_says_how_much_it_takes():
     with pytest.raises(PlanInfeasible) as caught:
         planned("a4000", "fp16")
     assert str(caught.value).startswith("The weights take 14.96 GiB and the engine 16.2")
-    assert caught.value.hint.startswith("Try fewer bits (--quant int4)")
+    assert caught.value.hint == "Try --quant int8 or --tp 2."
+    assert planned("a4000", "int8").flow == "engine"
 
 
 def test_a_context_whose_cache_does_not_fit_names_the_longest_that_does():

@@ -8,8 +8,8 @@ from toolkit.quant import matrix
 SMS = (0, 75, 80, 86, 87, 89, 90, 100, 103, 110, 120, 121)
 
 #: Y runs, - does not, ? unconfirmed. The columns of the published tables are 80 86 89 90 100 103 120;
-#: 0, 75, 87, 110 and 121 are this project's own decisions, and so is - on 100 to 110 where the tables have ?: build() in
-#: tensorrt_llm/builder.py raises there for integer weights, SmoothQuant and an int8 KV cache.
+#: 0, 75, 87, 110 and 121 are this project's own decisions, and so is - on 100 to 110 where the tables have ?: build()
+#: in tensorrt_llm/builder.py raises there for integer weights, SmoothQuant and an int8 KV cache.
 ENGINE = """
                                          0 75 80 86 87 89 90 100 103 110 120 121
 NONE                                     -  -  Y  Y  ?  Y  Y  Y   Y   ?   Y   ?

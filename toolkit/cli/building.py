@@ -19,7 +19,7 @@ from toolkit.convert.conversion import SLOW_TOKENIZER_FILES, TOKENIZER_FILES
 from toolkit.engine import BuildJob, bundle
 from toolkit.files import FolderLock, replace_folder, write_json
 from toolkit.models import adapters
-from toolkit.plan import build_flags, memory
+from toolkit.plan import build_flags, engine_options, memory
 from toolkit.specs import BuildPlan, EngineManifest, ModelSource, Progress, RepositorySpec, to_json
 
 
@@ -154,6 +154,7 @@ def repository_spec(plan: BuildPlan) -> RepositorySpec:
         bls_instances=1 if is_cpu else plan.limits.max_batch_size,
         is_kv_cache_reuse_enabled=is_paged,
         is_chunked_context_enabled=is_paged,
+        engine_parameters=engine_options.parameters(plan.build_flags),
     )
 
 

@@ -8,7 +8,7 @@ import json
 from collections.abc import Iterable
 
 from toolkit.errors import PlanInfeasible
-from toolkit.plan import build_flags, groups, limits, llm_api, memory, mixed, shards, storage, support
+from toolkit.plan import build_flags, groups, limits, llm_api, memory, mixed, room, shards, storage, support
 from toolkit.plan.engine_options import SPECULATIVE, AskedEngine
 from toolkit.plan.limits import Asked
 from toolkit.plan.storage import AskedCheckpoint
@@ -115,9 +115,12 @@ def make(converted: ConversionPlan, target: Target, asked: Asked, *, recipes: It
     per_token = memory.kv_bytes_per_token(
         model, kv_bytes=1 if converted.kv_cache else memory.FLOAT_BYTES, sharding=sharding
     )
-    bounds, kv_bytes, limit_choices = limits.choose(
-        gpu, model, asked, weights_bytes=weights, kv_bytes_per_token=per_token
-    )
+    try:
+        bounds, kv_bytes, limit_choices = limits.choose(
+            gpu, model, asked, weights_bytes=weights, kv_bytes_per_token=per_token
+        )
+    except limits.NoRoom as refusal:
+        raise PlanInfeasible(str(refusal), hint=room.hint(converted, target, asked, recipes) or refusal.hint) from None
     assert target.flow_choice, "resolve set it"
     plan = BuildPlan(
         plan_id="",

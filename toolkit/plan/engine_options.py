@@ -10,8 +10,11 @@ from toolkit.specs import Adapter, Choice, ModelSpec
 #: Speculative modes that need heads of their own in the checkpoint, and the architecture that has them.
 HEADS = {"medusa": "MedusaForCausalLM", "eagle": "EagleForCausalLM"}
 SPECULATIVE = ("draft_tokens_external", "lookahead_decoding", *HEADS)
-#: Draft tokens where the user says nothing: five of a draft model; lookahead's for windows of 7, 7-grams, 7 verified.
-DRAFT_LENGTHS = {"draft_tokens_external": 5, "lookahead_decoding": 83}
+LOOKAHEAD = "lookahead_decoding"
+#: Of lookahead where the user says nothing: windows of 7, 7-grams, 7 of them verified.
+LOOKAHEAD_SIZE = 7
+#: Draft tokens of a draft model where the user says nothing.
+EXTERNAL_LENGTH = 5
 LOGITS = {
     "context": "gather_context_logits",
     "generation": "gather_generation_logits",
@@ -59,16 +62,50 @@ def speculative_flags(model: ModelSpec, asked: AskedEngine) -> tuple[Choice, ...
             f"{model.architecture}.",
             hint="Try --speculative lookahead_decoding, which needs no heads and no draft model.",
         )
-    length = asked.max_draft_len or DRAFT_LENGTHS[mode]
+    if mode == LOOKAHEAD and asked.max_draft_len and not lookahead_size(asked.max_draft_len):
+        raise PlanInfeasible(
+            f"--max-draft-len {asked.max_draft_len} is too short to look ahead: windows and n-grams of 2 take "
+            f"{draft_length(2)} tokens.",
+            hint=f"Try --max-draft-len {draft_length(LOOKAHEAD_SIZE)}.",
+        )
+    own = draft_length(LOOKAHEAD_SIZE) if mode == LOOKAHEAD else EXTERNAL_LENGTH
+    length = asked.max_draft_len or own
     reasons = {
         "draft_tokens_external": "a smaller model proposes tokens and this one accepts or refuses them in one step",
-        "lookahead_decoding": "the model guesses n-grams of its own text ahead; needs no draft model",
+        LOOKAHEAD: "the model guesses n-grams of its own text ahead; needs no draft model",
     }
-    default = "as a draft model of a tenth of the size pays" if mode != "lookahead_decoding" else "windows 7, n-grams 7"
+    size = lookahead_size(length)
+    default = (
+        f"windows and n-grams of {size}, {size} verified" if mode == LOOKAHEAD else "what a small draft model pays for"
+    )
     return (
         Choice(name="speculative_decoding_mode", value=mode, reason=reasons[mode]),
         Choice(name="max_draft_len", value=str(length), reason="as asked" if asked.max_draft_len else default),
     )
+
+
+def draft_length(size: int) -> int:
+    """Return the draft tokens of lookahead with windows, n-grams and verification sets of SIZE."""
+    # (window - 1 + verified)(n - 1) + n - 2, from examples/lookahead in NVIDIA/TensorRT-LLM
+    return (2 * size - 1) * (size - 1) + size - 2
+
+
+def lookahead_size(length: int) -> int:
+    """Return the largest windows and n-grams whose draft tokens are LENGTH or fewer; 0 where there are none."""
+    return max((size for size in range(2, 17) if draft_length(size) <= length), default=0)
+
+
+def parameters(flags: tuple[Choice, ...]) -> dict[str, str]:
+    """Return what tensorrt_llm in the repository must be told of an engine with FLAGS."""
+    of = {flag.name: flag.value for flag in flags}
+    told: dict[str, str] = {}
+    if of.get("speculative_decoding_mode") == LOOKAHEAD:
+        size = str(lookahead_size(int(of["max_draft_len"])))
+        sizes = ("lookahead_window_size", "lookahead_ngram_size", "lookahead_verification_set_size")
+        told |= {"decoding_mode": "lookahead", **dict.fromkeys(sizes, size)}
+    if rank := of.get("max_lora_rank"):
+        told |= {"lora_cache_max_adapter_size": rank}
+    return told
 
 
 def lora_flags(asked: AskedEngine) -> tuple[Choice, ...]:

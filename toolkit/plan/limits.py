@@ -25,6 +25,10 @@ CPU_KV_BYTES = memory.GIB
 KV_FRACTION = 0.9
 
 
+class NoRoom(PlanInfeasible):
+    """The weights do not fit into a rank's GPU."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Asked:
     """Limits, ranks and options of an engine that the user set; None leaves them to the plan."""
@@ -87,10 +91,10 @@ def _gpu_kv_bytes(gpu: GpuSpec, model: ModelSpec, draft: Limits, weights_bytes: 
     usable = gpu.memory_usable_mib * memory.MIB
     needed = weights_bytes + memory.activation_bytes(model, draft) + memory.RUNTIME_BYTES
     if needed >= usable:
-        raise PlanInfeasible(
+        raise NoRoom(
             f"The weights take {weights_bytes / memory.GIB:.2f} GiB and the engine {needed / memory.GIB:.2f} GiB in "
             f"all; {gpu.title} has {usable / memory.GIB:.2f} GiB.",
-            hint="Try fewer bits (--quant int4), more cards (--tp 2), or a larger one: `trtk gpus`.",
+            hint="Try a larger card: `trtk gpus`.",
         )
     return int(KV_FRACTION * (usable - needed))
 

@@ -84,6 +84,7 @@ class RepositorySpec:
     is_chunked_context_enabled: bool = True
     batch_scheduler_policy: str = "guaranteed_no_evict"
     num_threads: int = 0  # CPU engine: 0 takes every core
+    engine_parameters: Mapping[str, str] = field(default_factory=dict)  # of tensorrt_llm, for what its engine can
     llm_api: Mapping[str, Any] = field(default_factory=dict)  # keys of model.yaml, dotted
 
 

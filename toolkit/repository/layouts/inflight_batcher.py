@@ -146,7 +146,7 @@ def _tensorrtllm(spec: RepositorySpec) -> dict[str, Any]:
         "xgrammar_tokenizer_info_path": "",
         "guided_decoding_backend": "",
     }
-    return {"backend": "tensorrtllm", "parameters": parameters}
+    return {"backend": "tensorrtllm", "parameters": parameters | dict(spec.engine_parameters)}
 
 
 def _openvino(spec: RepositorySpec) -> dict[str, Any]:
