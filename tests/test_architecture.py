@@ -27,7 +27,7 @@ ROOMS_ALLOWED = {
     "releases": FLOOR | {"registry"},
     "weights": set(),
     "quant": FLOOR | {"registry", "weights"},
-    "models": FLOOR | {"registry", "files", "rope", "workspace"},
+    "models": FLOOR | {"registry", "files", "hashes", "rope", "workspace"},
     "machine": FLOOR | {"gpus", "registry", "containers", "processes"},
     "plan": FLOOR | {"rope"},
     "checkpoint": FLOOR | {"files", "models", "quant", "registry", "rope", "weights"},

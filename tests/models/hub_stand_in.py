@@ -21,6 +21,8 @@ class Repository:
     #: The first GET of this file stops after half of it until somebody sets `go_on`.
     stall: str = ""
     go_on: threading.Event = field(default_factory=threading.Event)
+    #: Every GET of this file brings one wrong byte, and its true sha256 in the headers.
+    damage: str = ""
 
 
 @dataclass
@@ -115,6 +117,10 @@ class _Handler(BaseHTTPRequestHandler):
             return
         content = repository.files[path]
         headers = {"ETag": f'"{_etag(content)}"', "X-Repo-Commit": repository.commit, "Accept-Ranges": "bytes"}
+        if path.endswith(".safetensors"):  # large files have their sha256 for a name
+            headers |= {"X-Linked-ETag": f'"{hashlib.sha256(content).hexdigest()}"', "X-Linked-Size": str(len(content))}
+        if self.command == "GET" and repository.damage == path:
+            content = content[:-1] + bytes([content[-1] ^ 1])
         if self.command == "GET" and repository.stall == path:
             repository.stall = ""
             self._send(content, headers, only=len(content) // 2)

@@ -3,6 +3,7 @@
 The hub's client reads HF_ENDPOINT when it is imported, so every fetch runs in a process of its own.
 """
 
+import hashlib
 import json
 import os
 import subprocess
@@ -179,6 +180,32 @@ def wait_for(condition):
     while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.05)
+
+
+def test_a_damaged_shard_is_refused_taken_out_of_the_cache_and_fetched_again(hub, fetch):
+    shard = "model-00001-of-00001.safetensors"
+    sha256 = hashlib.sha256(NEEDED[shard]).hexdigest()
+    hub.repositories["org/model"].damage = shard
+
+    assert fetch("org/model") == {
+        "error": f"{shard} of org/model is damaged: its sha256 is not {sha256[:16]}…, which the hub names.",
+        "hint": "It is taken out of the cache: the same command fetches it again.",
+        "exit_code": 5,
+    }
+    hub.repositories["org/model"].damage = ""
+    assert files_of(fetch("org/model")) == NEEDED
+
+
+def test_a_shard_that_was_damaged_in_the_cache_is_refused_offline_too(fetch):
+    folder = Path(fetch("org/model")["path"])
+    content = (folder / "model-00001-of-00001.safetensors").resolve()
+    with content.open("rb+") as stream:
+        stream.write(b"\xff")
+
+    said = fetch("org/model", HF_HUB_OFFLINE="1")
+
+    assert (said["exit_code"], "is damaged: its sha256 is not " in said["error"]) == (5, True)
+    assert not content.exists()
 
 
 def test_a_gated_model_names_the_page_to_visit(hub, fetch):

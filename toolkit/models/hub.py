@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import fnmatch
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from toolkit.errors import MissingError, UsageError
+from toolkit.errors import BuildError, MissingError, UsageError
 from toolkit.files import disk_errors_named, need_free_bytes
+from toolkit.hashes import sha256_of
 from toolkit.models import need_safetensors
 from toolkit.specs import ModelSource, Progress, no_progress
 
@@ -25,6 +27,7 @@ WANTED = (
 UNWANTED = ("*/*", "consolidated*")
 STEP = "Fetch from the hub"
 ANSWER_TIMEOUT_S = 30.0
+SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
 def fetch(name: str, report: Progress = no_progress) -> ModelSource:
@@ -41,6 +44,7 @@ def fetch(name: str, report: Progress = no_progress) -> ModelSource:
             need_safetensors(repo, [path.name for path in folder.iterdir()])
         else:
             folder = _downloaded(huggingface_hub, repo, revision or None, report)
+    need_whole(repo, folder)
     return ModelSource(name=name, path=str(folder), revision=folder.name)
 
 
@@ -63,6 +67,23 @@ def _downloaded(hub: Any, repo: str, revision: str | None, report: Progress) -> 
         folder = _snapshot(hub, repo, revision, tqdm_class=_byte_counter(report, missing))
     report(STEP, max(missing, 1), max(missing, 1))
     return folder
+
+
+def need_whole(repo: str, folder: Path) -> None:
+    """Raise BuildError for a weight file that is not what the hub's cache says it is, and take it out of the cache.
+
+    The cache names the content of a large file by its sha256, and the hub's client checks no more than the size.
+    """
+    for path in sorted(folder.iterdir()):
+        content = path.resolve()
+        if not SHA256.fullmatch(content.name) or sha256_of(content) == content.name:
+            continue
+        path.unlink()
+        content.unlink()
+        raise BuildError(
+            f"{path.name} of {repo} is damaged: its sha256 is not {content.name[:16]}…, which the hub names.",
+            hint="It is taken out of the cache: the same command fetches it again.",
+        )
 
 
 def _snapshot(hub: Any, repo: str, revision: str | None, **options: Any) -> Path:
