@@ -208,7 +208,7 @@ def test_a_dry_run_says_the_command_and_writes_nothing(home, port_options):
     assert code == 0
     assert f"--model-repository={home}/echo" in document["command"]
     assert f"--http-port={port_options[1]}" in document["command"]
-    assert sorted(document["environment"]) == ["LD_LIBRARY_PATH", "PATH", "TRTK_SERVER_ID"]
+    assert sorted(document["environment"]) == ["LD_LIBRARY_PATH", "PATH", "TRTK_SERVER_ID", "TRTK_STOP_FILE"]
     assert not (home / "state").exists()
     assert not (home / "cache").exists()
 

@@ -13,7 +13,7 @@ PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
 REPOSITORY, TAG = "trtk-test/base", f"py{PYTHON}"
 BASE = f"{REPOSITORY}:{TAG}"
 #: Enough of a system for RUN lines and for a look around.
-PROGRAMS = ("sh", "cat", "mkdir", "rm", "ls", "id", "env", "ln", "cp", "chmod", "sleep")
+PROGRAMS = ("sh", "bash", "cat", "mkdir", "rm", "ls", "id", "env", "ln", "cp", "chmod", "sleep")
 LEFT_OUT = {
     "test",
     "tests",
@@ -26,7 +26,11 @@ LEFT_OUT = {
     "__pycache__",
 }
 #: What wheels take from the system without carrying it.
-LIBRARIES = ("libstdc++.so.6", "libgcc_s.so.1", "libz.so.1", f"libpython{PYTHON}.so.1.0")
+LIBRARIES = {
+    *("libdl.so.2", "libpthread.so.0", "librt.so.1", "libutil.so.1", "libm.so.6", "libresolv.so.2"),
+    *("libnss_dns.so.2", "libnss_files.so.2", "libstdc++.so.6", "libgcc_s.so.1", "libz.so.1"),
+    f"libpython{PYTHON}.so.1.0",
+}
 
 
 def base_image(client) -> str:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
-from toolkit import registry
+from toolkit import registry, workspace
 from toolkit.specs import ServeSpec
 
 #: The environment variable that every process of a server carries; its value is the server's id.
 MARKER = "TRTK_SERVER_ID"
+#: The one that names the stop file, which the CPU engine looks for.
+STOP_FILE = "TRTK_STOP_FILE"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,6 +40,11 @@ def pick(name: str) -> Backend:
         registry.entries_in("toolkit.serve.backends", "BACKEND", Backend), lambda backend: [backend.name]
     )
     return registry.pick(table, "embedded" if name == "auto" else name, kind="serving backend")
+
+
+def stop_file(server_id: str) -> Path:
+    """Return the file that tells a stopping server's models to end what they still do."""
+    return workspace.state_dir().absolute() / f"{server_id}.stopping"
 
 
 def shm_prefix(server_id: str) -> str:

@@ -15,7 +15,7 @@ from toolkit import processes
 from toolkit.errors import ServerError, UsageError
 from toolkit.processes import Process
 from toolkit.serve import records
-from toolkit.serve.backend import shm_prefix
+from toolkit.serve.backend import shm_prefix, stop_file
 from toolkit.serve.records import NOT_STARTED, Record
 from toolkit.specs import Endpoint
 
@@ -72,10 +72,18 @@ def stop_recorded(record: Record, *, timeout_s: float | None = None) -> Stopped:
 def _ask(record: Record, timeout_s: float) -> None:
     # Only Triton gets the signal: it drains requests, which needs its stubs alive.
     processes.send(record.process, signal.SIGTERM)
-    deadline = time.monotonic() + timeout_s
-    while record.is_alive and time.monotonic() < deadline:
-        time.sleep(POLL_S)
+    _wait(record, until=time.monotonic() + timeout_s / 2)
+    if record.is_alive:
+        # Requests have had their time: the engine answers what it still works on, so that no connection just breaks.
+        stop_file(record.server_id).touch()
+        _wait(record, until=time.monotonic() + timeout_s / 2)
+        stop_file(record.server_id).unlink()
     processes.reap(record.endpoint.pid)
+
+
+def _wait(record: Record, *, until: float) -> None:
+    while record.is_alive and time.monotonic() < until:
+        time.sleep(POLL_S)
 
 
 def _kill(record: Record, members: set[Process]) -> int:

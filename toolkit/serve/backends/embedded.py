@@ -15,7 +15,7 @@ from pathlib import Path
 from toolkit import files, workspace
 from toolkit.errors import MissingError, UsageError
 from toolkit.serve import libpython
-from toolkit.serve.backend import MARKER, Backend, Launch, shm_prefix, triton_id
+from toolkit.serve.backend import MARKER, STOP_FILE, Backend, Launch, shm_prefix, stop_file, triton_id
 from toolkit.specs import ServeSpec
 
 WHEEL = "nvidia-pytriton"
@@ -34,6 +34,7 @@ def launch(spec: ServeSpec, server_id: str) -> Launch:
     libraries = [str(folder) for folder in libpython.folders()] + _split(os.environ.get("LD_LIBRARY_PATH"))
     environment = {
         MARKER: server_id,
+        STOP_FILE: str(stop_file(server_id)),
         # The stub embeds the first `python3` of PATH, which puts it into this virtual environment. It is isolated:
         # PYTHONPATH, other PYTHON* variables and the user's site-packages mean nothing to it.
         "PATH": os.pathsep.join([python_dir, *_split(os.environ.get("PATH"))]),
@@ -94,6 +95,10 @@ def check(spec: ServeSpec) -> None:
 def prepare() -> None:
     """Make the backend directory in the cache: Triton wants a stub of the running Python beside its library."""
     root = _server_root()
+    if shutil.which("bash") is None:
+        raise MissingError(
+            "Triton starts its Python processes with bash, which is not installed.", hint="Install bash."
+        )
     _need_visible_packages(root)
     stub = root / "python_backend_stubs" / PYTHON / "triton_python_backend_stub"
     if not stub.is_file():

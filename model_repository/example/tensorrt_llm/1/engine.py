@@ -19,6 +19,8 @@ from served import Refused, flag, refusal
 
 #: Tokens in a block of OpenVINO's paged KV cache on a CPU.
 TOKENS_PER_BLOCK = 32
+#: Appears when the server stops and its requests have had their time; set by what starts the server.
+STOP_FILE = os.environ.get("TRTK_STOP_FILE")
 #: With stream_interval "auto", about so many messages leave after each step, whatever the number of streams.
 MESSAGES_PER_STEP = 4
 
@@ -238,13 +240,17 @@ class Engine:
         self.rows = [row for row in self.rows if not (row.is_done or row.reply.is_closed)]
 
     def drop_cancelled(self) -> None:
-        """Ask now and then whether the clients are still there."""
+        """Ask now and then whether the clients are still there, and whether the server is."""
         now = time.monotonic()
         if now < self.next_cancel_check:
             return
         self.next_cancel_check = now + self.settings.cancel_period_s
+        is_stopping = STOP_FILE is not None and Path(STOP_FILE).exists()
         for reply in {row.reply for row in self.rows}:
-            if reply.sender.is_cancelled():
+            if is_stopping:
+                self.cancel(reply)
+                reply.fail(pb_utils.TritonError("The server is stopping.", pb_utils.TritonError.UNAVAILABLE))
+            elif reply.sender.is_cancelled():
                 self.cancel(reply)
                 reply.fail(pb_utils.TritonError("The request was cancelled.", pb_utils.TritonError.CANCELLED))
 
