@@ -262,6 +262,10 @@ WRONG_FLAGS = {
         "--tokens_per_block takes a whole number, and 'many' was given.",
     ),
     "switch": ("monitor_memory", "yes", UsageError, "--monitor_memory takes no value, and 'yes' was given."),
+    "zero": ("tokens_per_block", "0", UsageError, "--tokens_per_block takes a whole number, and '0' was given."),
+    "blocks": ("tokens_per_block", "48", UsageError, "--tokens_per_block cannot be 48."),
+    "slabs": ("kv_cache_type", "continuous", UsageError, "--kv_cache_type continuous compiles an engine that cannot"),
+    "padding": ("remove_input_padding", "disable", UsageError, "--remove_input_padding disable compiles an engine"),
     "folder": ("output_dir", "/x", UsageError, "--set-flag output_dir: trtk sets it itself."),
     "limit": ("max_batch_size", "4", UsageError, "--set-flag max_batch_size: other files must say the same"),
 }

@@ -152,6 +152,7 @@ def repository_spec(plan: BuildPlan) -> RepositorySpec:
         dtype=plan.conversion.dtype,
         kv_cache_bytes=plan.kv_bytes if is_cpu else 0,
         bls_instances=1 if is_cpu else plan.limits.max_batch_size,
+        max_beam_width=int(build_flags.value_of(plan.build_flags, "max_beam_width") or 1),
         is_kv_cache_reuse_enabled=is_paged,
         is_chunked_context_enabled=is_paged,
         engine_parameters=engine_options.parameters(plan.build_flags),

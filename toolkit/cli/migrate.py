@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING
 import click
 
 from toolkit.cli import output
-from toolkit.specs import BuildPlan, EngineManifest, ModelSource
+from toolkit.specs import BuildPlan, EngineManifest, ModelSource, ModelSpec, QuantRecipe
 
 if TYPE_CHECKING:
+    from toolkit.plan import Target
     from toolkit.plan.migration import Migration
 
 EPILOG = output.examples(
@@ -121,19 +122,38 @@ def new_plan(old: BuildPlan, moved: Migration, source: ModelSource, release: str
     """Return the plan in the LLM API's flow; raises PlanInfeasible where the GPU or the release has no way."""
     from toolkit import gpus, models, plan, quant, releases
     from toolkit.cli.planning import need_kv_cache
+    from toolkit.errors import PlanInfeasible
 
     found = releases.get(release or (old.release.name if "llmapi" in old.release.flows else releases.AUTO))
+    model, converted = models.read(source), old.conversion
+    recipe = {each.name: each for each in quant.catalogue()}.get(converted.recipe.name, converted.recipe)
     target = plan.Target(gpu=gpus.get(old.gpu.name), flow="llmapi", **releases.facts_of(found))
-    converted, known = old.conversion, {recipe.name: recipe for recipe in quant.catalogue()}
-    recipe = known.get(converted.recipe.name, converted.recipe)
-    target = plan.resolve(target, recipe, recipes=quant.catalogue(), model=models.read(source))
+    try:
+        target = plan.resolve(target, recipe, recipes=quant.catalogue(), model=model)
+    except PlanInfeasible as refusal:  # its hint has options of `trtk build`
+        raise PlanInfeasible(str(refusal), hint=_other_way(target, recipe, model)) from None
     made = plan.conversion(
-        models.read(source), recipe, asked=moved.checkpoint, calibration=converted.calibration, auto=converted.auto
+        model, recipe, asked=moved.checkpoint, calibration=converted.calibration, auto=converted.auto
     )
     made = dataclasses.replace(made, is_source_kept=converted.is_source_kept)
     planned = plan.make(made, target, moved.asked, recipes=quant.catalogue())
     need_kv_cache(planned)
     return planned
+
+
+def _other_way(target: Target, recipe: QuantRecipe, model: ModelSpec) -> str:
+    """Name a quantization that the LLM API does run on the engine's GPU, or the way back."""
+    from toolkit import quant
+    from toolkit.plan import support
+
+    if "llmapi" not in target.release.flows:
+        return "Leave --release out."
+    running = [each for each in quant.catalogue() if support.runs(target, each, model)]
+    if not running:
+        return f"Keep the engine: release {target.release.name} serves it."
+    nearest = min(running, key=lambda each: (abs(each.weight_bits - recipe.weight_bits), each.name))
+    command = f"trtk build MODEL --gpu {target.gpu.name} --flow llmapi --quant {nearest.name}"
+    return f"Build it anew in a format that the LLM API runs there: {command}."
 
 
 def show(engine: Path, folder: Path, plan: BuildPlan, moved: Migration, *, as_json: bool) -> None:

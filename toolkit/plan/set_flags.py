@@ -33,6 +33,10 @@ WITH_OPTIONS = {
     "lora_config.lora_target_modules": "--lora-dir",
     "lora_config.max_lora_rank": "--max-lora-rank",
 }
+#: What Triton's backend batches in flight with: another value compiles, and is not served.
+OF_THE_SERVER = {"kv_cache_type": "paged", "paged_kv_cache": "enable", "remove_input_padding": "enable"}
+#: That attention kernels take.
+BLOCK_SIZES = ("8", "16", "32", "64", "128")
 #: Keys of model.yaml that the served folder and the repository decide.
 OF_THE_REPOSITORY = {"model", "tokenizer", "backend"}
 ASKED = "as asked with --set-flag"
@@ -48,6 +52,7 @@ def apply(
         if name not in tool.flags:
             raise UnknownName(f"flag of trtllm-build {tool.name}", name, tool.flags)
         _need_value(name, value, tool.flags[name])
+        _need_servable(name, value)
         if gpu.sm in tool.flags[name].refused_sms and value != "disable":
             raise UsageError(
                 f"trtllm-build refuses --{name} {value} on sm_{gpu.sm}, and {gpu.title} is one.",
@@ -58,6 +63,16 @@ def apply(
         made[name] = Choice(name=name, value=shown, reason=ASKED + instead)
     _settle_profiles(made, {name for name, _ in asked})
     return tuple(made.values())
+
+
+def _need_servable(name: str, value: str) -> None:
+    if value != OF_THE_SERVER.get(name, value):
+        raise UsageError(
+            f"--{name} {value} compiles an engine that cannot batch requests in flight, and Triton serves no other.",
+            hint=f"Leave --set-flag {name} out.",
+        )
+    if name == "tokens_per_block" and value not in BLOCK_SIZES:
+        raise UsageError(f"--{name} cannot be {value}.", hint=f"Attention kernels take {', '.join(BLOCK_SIZES)}.")
 
 
 def _settle_profiles(made: dict[str, Choice], asked: set[str]) -> None:
@@ -96,8 +111,12 @@ def _need_value(name: str, value: str, flag: BuildFlag) -> None:
     words = value.split() if flag.kind in LISTS else [value]
     if flag.choices and (not words or not set(words) <= set(flag.choices)):
         raise UsageError(f"--{name} cannot be {value!r}.", hint=f"It takes {', '.join(flag.choices)}.")
-    if flag.kind == "integer" and not value.isdecimal():
-        raise UsageError(f"--{name} takes a whole number, and {value!r} was given.")
+    is_number = value.isdecimal() and (int(value) > 0 or flag.default == "0")
+    if flag.kind == "integer" and not is_number:
+        raise UsageError(
+            f"--{name} takes a whole number, and {value!r} was given.",
+            hint=f"Try --set-flag {name}={flag.default or 1}.",
+        )
     if not value:
         raise UsageError(f"--{name} needs a value.", hint=f"Try --set-flag {name}=VALUE.")
 

@@ -57,6 +57,11 @@ def verdict(gpu: GpuSpec, recipe: QuantRecipe, flow: str) -> str:
     return UNVERIFIED if gpu.sm in recipe.unverified_sms_by_flow.get(flow, ()) else NO
 
 
+def runs(target: Target, recipe: QuantRecipe, model: ModelSpec | None) -> bool:
+    """Return whether a recipe is known to run as TARGET says."""
+    return _runs(target, recipe, YES, model)
+
+
 def _flows(target: Target) -> tuple[str, ...]:
     """Return the flows that a GPU and a release have together, in the order of `auto`."""
     if target.gpu.is_cpu:
