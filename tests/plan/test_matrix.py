@@ -112,6 +112,10 @@ def test_a_plan_of_every_cell_says_only_what_its_release_accepts(name, tag):
         assert names <= set(accepted)
         assert all(flag.reason for flag in made.build_flags)
         assert bool(names) == (wanted != "openvino")
+        for flag in made.build_flags if wanted == "engine" else ():
+            known = tool.flags[flag.name]
+            assert not known.choices or flag.value in known.choices, flag
+            assert gpu.sm not in known.refused_sms or flag.value == "disable", flag
 
 
 def test_auto_takes_engines_while_the_release_has_them_and_the_llm_api_after():
