@@ -8,7 +8,7 @@ from click.testing import CliRunner
 from safetensors.torch import save_file
 
 from tests.conftest import save_llama
-from toolkit import releases
+from toolkit import releases, repository
 from toolkit.cli import main
 
 
@@ -94,6 +94,20 @@ def test_an_adapter_travels_with_the_checkpoint(model, adapter, tmp_path):
     copied = tmp_path / "e/checkpoint/lora/sql-v2/adapter_model.safetensors"
     assert copied.read_bytes() == (adapter / "adapter_model.safetensors").read_bytes()
     assert f"checkpoint/lora/sql-v2/{copied.name}" in {record["path"] for record in manifest["files"]}
+
+
+def test_adapters_of_an_interrupted_build_stay_out_of_the_next(model, adapter, tmp_path, monkeypatch):
+    words = ["build", model, "--gpu", "a4500", "--quant", "fp16", "-o", tmp_path / "e"]
+    monkeypatch.setenv("TRTK_CACHE", str(tmp_path / "cache"))
+    with monkeypatch.context() as cut:
+        cut.setattr(repository, "write", lambda *_: 1 / 0)
+        assert isinstance(run(*words, "--lora-dir", adapter).exception, ZeroDivisionError)
+    assert (tmp_path / "e.partial/checkpoint/lora/sql-v2").is_dir()
+    monkeypatch.setenv("TRTK_CACHE", str(tmp_path / "another cache"))  # where nothing can be taken from
+
+    document(*words)
+
+    assert not (tmp_path / "e/checkpoint/lora").exists()
 
 
 WRONG = {

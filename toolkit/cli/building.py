@@ -65,6 +65,7 @@ def _steps(
         convert.run(converted, source, checkpoint, weights_bytes=2 * needed, progress=progress, measure=measure)
 
     def take_or_quantize() -> None:
+        shutil.rmtree(checkpoint / adapters.FOLDER, ignore_errors=True)  # of an interrupted build with others
         reuse.checkpoint(checkpoint, quantize)
         keep_only(checkpoint)
 
@@ -74,7 +75,7 @@ def _steps(
         "quantize": take_or_quantize,
         "evaluate": lambda: evaluation.update(_evaluated(plan, source, work, bounds, progress)),
         "tokenizer": lambda: _put_tokenizer(plan, work),
-        "adapters": lambda: adapters.copy(plan.adapters, checkpoint / "lora"),
+        "adapters": lambda: adapters.copy(plan.adapters, checkpoint / adapters.FOLDER),
         "compile": lambda: versions.update(
             reuse.engine(work / engine.ENGINE, lambda: engine.compile_plan(plan, work, job=job, progress=progress))
         ),

@@ -14,6 +14,8 @@ from toolkit.files import sha256_file
 from toolkit.specs import Adapter
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+#: Of a checkpoint, where its adapters lie.
+FOLDER = "lora"
 
 
 def read_all(folders: Iterable[Path]) -> tuple[Adapter, ...]:
