@@ -149,10 +149,10 @@ def test_a_cut_connection_goes_on_where_it_broke(hub, fetch):
     assert 0 < int(second.removeprefix("bytes=").removesuffix("-")) <= len(content) // 2
 
 
-def test_a_killed_download_keeps_the_files_that_were_whole(hub, fetch, tmp_path):
-    # Within a file it cannot go on: the hub's client gives every download a temporary file of its own.
+def test_a_killed_download_keeps_whole_files_and_goes_on_within_the_broken_one(hub, fetch, tmp_path):
+    # The hub's client writes pieces of ten megabytes: half of this file is two of them and something that is lost.
     whole, broken = "model-00001-of-00001.safetensors", "model-00002-of-00002.safetensors"
-    content = bytes(range(256)) * 50_000
+    content = bytes(range(256)) * 200_000
     repository = hub.repositories["org/model"]
     repository.files[broken] = content
     repository.stall = broken
@@ -162,7 +162,7 @@ def test_a_killed_download_keeps_the_files_that_were_whole(hub, fetch, tmp_path)
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )
-    wait_for(lambda: not repository.stall and any((tmp_path / "hf").rglob(whole)))
+    wait_for(lambda: [path for path in (tmp_path / "hf").rglob("*.part") if path.stat().st_size == 20 << 20])
     process.kill()
     process.wait(30)
     repository.go_on.set()
@@ -171,8 +171,41 @@ def test_a_killed_download_keeps_the_files_that_were_whole(hub, fetch, tmp_path)
     said = fetch("org/model")
 
     assert files_of(said) == {**NEEDED, broken: content}
-    asked = [asked.path.rsplit("/", 1)[1] for asked in hub.log if asked.method == "GET" and "/resolve/" in asked.path]
-    assert (whole in asked, asked.count(broken)) == (False, 1)
+    asked = [asked for asked in hub.log if asked.method == "GET" and asked.path.endswith(broken)]
+    assert [one.byte_range for one in asked] == [f"bytes={20 << 20}-"]
+    assert said["steps"][-1][1] == said["steps"][-1][2]
+    assert [path.name for path in (tmp_path / "hf").rglob("*.part")] == []
+    assert whole in files_of(said)
+
+
+def test_a_part_that_is_wrong_is_found_by_its_hash_and_fetched_again(hub, fetch, tmp_path):
+    shard, content = "model-00001-of-00001.safetensors", bytes(range(256)) * 50_000
+    hub.repositories["org/model"].files[shard] = content
+    part = tmp_path / "hf/hub/models--org--model/blobs" / f"{hashlib.sha256(content).hexdigest()}.part"
+    part.parent.mkdir(parents=True)
+    part.write_bytes(bytes(1 << 20))
+
+    first, second = fetch("org/model"), fetch("org/model")
+
+    assert first["error"].startswith(f"{shard} of org/model is damaged: ")
+    assert files_of(second) == {**NEEDED, shard: content}
+
+
+def test_two_downloads_at_once_fetch_a_large_file_once(hub, tmp_path):
+    shard, content = "model-00001-of-00001.safetensors", bytes(range(256)) * 50_000
+    repository = hub.repositories["org/model"]
+    repository.files[shard], repository.stall = content, shard
+    environment = environment_of(hub, tmp_path / "hf")
+    command = [sys.executable, "-c", PROGRAM, "org/model"]
+    running = [subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) for _ in range(2)]
+    wait_for(lambda: not repository.stall)
+    time.sleep(0.5)
+    repository.go_on.set()
+    said = [json.loads(process.communicate(timeout=60)[0]) for process in running]
+
+    assert [files_of(one) for one in said] == [{**NEEDED, shard: content}] * 2
+    asked = [asked for asked in hub.log if asked.method == "GET" and asked.path.endswith(shard)]
+    assert len(asked) <= 2  # once, and once more for the half that was cut off
 
 
 def wait_for(condition):

@@ -12,7 +12,7 @@ from typing import Any
 from toolkit.errors import BuildError, MissingError, UsageError
 from toolkit.files import disk_errors_named, need_free_bytes
 from toolkit.hashes import sha256_of
-from toolkit.models import need_safetensors
+from toolkit.models import hub_shards, need_safetensors
 from toolkit.specs import ModelSource, Progress, no_progress
 
 WANTED = (
@@ -54,17 +54,21 @@ def _downloaded(hub: Any, repo: str, revision: str | None, report: Progress) -> 
     sizes = {file.rfilename: int(file.size or 0) for file in info.siblings or ()}
     need_safetensors(repo, [file for file in sizes if "safetensors" not in file or not _matches(file, UNWANTED)])
     cache = Path(hub.constants.HF_HUB_CACHE)
-    missing = sum(
-        size
+    wanted = {
+        file: size
         for file, size in sizes.items()
         if _matches(file, WANTED)
         and not _matches(file, UNWANTED)
         and not isinstance(hub.try_to_load_from_cache(repo, file, revision=info.sha), str)
-    )
+    }
+    missing = sum(wanted.values())
     need_free_bytes(cache, missing, what=f"The download of {repo}")
+    counter = hub_shards.Counter(lambda done: report(STEP, min(done, missing), max(missing, 1)))
+    large = [file for file, size in wanted.items() if size >= hub_shards.RESUMED_FROM_BYTES]
     with disk_errors_named(cache):
+        hub_shards.fetch(hub, repo, large, commit=info.sha, counter=counter)
         # By the name that was asked for: the cache then remembers its commit, for the next time without a network.
-        folder = _snapshot(hub, repo, revision, tqdm_class=_byte_counter(report, missing))
+        folder = _snapshot(hub, repo, revision, tqdm_class=_byte_counter(counter))
     report(STEP, max(missing, 1), max(missing, 1))
     return folder
 
@@ -98,20 +102,19 @@ def _matches(file: str, patterns: tuple[str, ...]) -> bool:
     return any(fnmatch.fnmatch(file, pattern) for pattern in patterns)
 
 
-def _byte_counter(report: Progress, total: int) -> Any:
-    """Return a tqdm class that draws nothing and tells REPORT about the bars that count bytes."""
+def _byte_counter(counter: hub_shards.Counter) -> Any:
+    """Return a tqdm class that draws nothing and tells COUNTER about the bars that count bytes."""
     from tqdm.auto import tqdm  # type: ignore[import-untyped,unused-ignore]
 
     class ByteCounter(tqdm):  # type: ignore[misc,type-arg,unused-ignore]
         def __init__(self, *args: Any, **options: Any) -> None:
-            self.bytes_done = 0.0 if options.get("unit") == "B" else None
+            self.is_bytes = options.get("unit") == "B"
             options.pop("name", None)
             super().__init__(*args, **{**options, "disable": True})
 
         def update(self, n: float | None = 1) -> bool | None:
-            if self.bytes_done is not None:
-                self.bytes_done += n or 0
-                report(STEP, min(self.bytes_done, total), max(total, 1))
+            if self.is_bytes:
+                counter.add(n or 0)
             return None
 
     return ByteCounter
