@@ -2,7 +2,9 @@
 
 import dataclasses
 import json
+import os
 import re
+import sys
 from pathlib import Path
 
 import pytest
@@ -55,6 +57,17 @@ def compiler_image(client, release) -> str:
     """Return an image whose trtllm-build is the stand-in of a release."""
     lines = "COPY trtllm-build flags.json /opt/trtllm/\nENV PATH=/opt/trtllm:/usr/local/bin:/bin\n"
     return image(client, f"trtk-test/trtllm:{release.tensorrt_llm}", lines, files_of_compiler(release))
+
+
+def local_compiler(folder: Path, release) -> dict[str, str]:
+    """Put the stand-in and its package's metadata into a folder; return what a process needs to find both."""
+    site = folder / f"tensorrt_llm-{release.tensorrt_llm}.dist-info"
+    site.mkdir(parents=True)
+    (site / "METADATA").write_text(f"Metadata-Version: 2.1\nName: tensorrt_llm\nVersion: {release.tensorrt_llm}\n")
+    for name, text in files_of_compiler(release).items():
+        (folder / name).write_text(text.replace("#!/usr/local/bin/python3", f"#!{sys.executable}"))
+        (folder / name).chmod(0o755)
+    return {"PATH": f"{folder}{os.pathsep}{os.environ['PATH']}", "PYTHONPATH": str(folder)}
 
 
 def need_gpus_handed_out(client, image: str) -> None:
