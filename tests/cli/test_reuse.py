@@ -91,6 +91,19 @@ def test_one_byte_of_a_shard_changes_the_build_and_its_bundle(model, tmp_path):
     assert packed[0]["content_id"] != packed[1]["content_id"]
 
 
+def test_an_edited_tokenizer_of_the_source_is_built_anew_in_the_same_folder(model, tmp_path):
+    source = copy_of(model, tmp_path / "hf")
+    first = build(source, tmp_path / "a")
+    settings = json.loads((source / "tokenizer_config.json").read_text())
+    (source / "tokenizer_config.json").write_text(json.dumps({**settings, "chat_template": "{{ messages }}"}))
+
+    again, third = (build(source, tmp_path / "a") for _ in range(2))
+
+    assert (again["is_reused"], third["is_reused"]) == (False, True)
+    assert len({one["build_id"] for one in (first, again, third)}) == 2
+    assert "messages" in (tmp_path / "a/tokenizer/tokenizer_config.json").read_text()
+
+
 def test_what_was_compiled_since_stays_out_of_the_bundle(model, tmp_path):
     build(model, tmp_path / "a")
     clean = run("bundle", tmp_path / "a", "-o", tmp_path / "clean.tar.zst")

@@ -37,24 +37,30 @@ def run(
     Raises GateError when the checkpoint misses BOUNDS, before anything is compiled; the checkpoint is kept.
     """
     bounds = bounds_left(plan.conversion, bounds or Bounds())
+    reuse = Reuse(plan, source, image=job.image if job else "")
     with FolderLock(folder):
-        if engine.is_current(folder, plan, source):
-            manifest = engine.manifest_of(folder)
-            assert manifest, "is_current read it"
+        manifest = engine.manifest_of(folder)
+        if manifest and manifest.build_id == reuse.build_id and engine.is_current(folder, plan, source):
             _evaluated(plan, source, folder, bounds, progress)
             return manifest, False
         work = folder.with_name(folder.name + ".partial")
-        made = _steps(plan, source, work, bounds=bounds, progress=progress, job=job)
+        made = _steps(plan, source, work, bounds=bounds, progress=progress, job=job, reuse=reuse)
         manifest = engine.seal(plan, source, work, made=made, progress=progress)
         replace_folder(work, folder)
         return manifest, True
 
 
 def _steps(
-    plan: BuildPlan, source: ModelSource, work: Path, *, bounds: Bounds, progress: Progress, job: BuildJob | None
+    plan: BuildPlan,
+    source: ModelSource,
+    work: Path,
+    *,
+    bounds: Bounds,
+    progress: Progress,
+    job: BuildJob | None,
+    reuse: Reuse,
 ) -> engine.Made:
     """Carry the steps out in WORK, and return what they say about themselves."""
-    reuse = Reuse(plan, source, image=job.image if job else "")
     job = dataclasses.replace(job, folder=work) if job else None
     converted = plan.conversion
     needed = memory.checkpoint_bytes(converted.model, converted.recipe, converted.group_size)

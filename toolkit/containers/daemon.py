@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import os
+import socket
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 from toolkit.errors import BuildError, MissingError
 
-DEFAULT_SOCKET = "unix:///var/run/docker.sock"
+UNIX = "unix://"
+DEFAULT_SOCKET = f"{UNIX}/var/run/docker.sock"
 INSTALL_HINT = "https://docs.docker.com/engine/install tells how to install it; DOCKER_HOST names another daemon."
 #: A daemon that is there answers at once; a build's own calls wait as long as they must.
 TIMEOUT_S = 60
@@ -42,9 +44,10 @@ def connect() -> Daemon:
         ) from error
     host, tls = _endpoint()
     try:
+        _need_listener(host)
         client = docker.DockerClient(base_url=host, tls=tls, version="auto", timeout=TIMEOUT_S)
         facts = client.info()
-    except (docker.errors.DockerException, requests.exceptions.RequestException) as error:
+    except (docker.errors.DockerException, requests.exceptions.RequestException, OSError) as error:
         raise MissingError(f"No Docker daemon answers at {host}: {_cause(error)}.", hint=_hint(error)) from error
     return Daemon(
         host=host,
@@ -53,6 +56,14 @@ def connect() -> Daemon:
         is_rootless="name=rootless" in (facts.get("SecurityOptions") or []),
         client=client,
     )
+
+
+def _need_listener(host: str) -> None:
+    """Raise OSError where nobody listens at a socket: the SDK would leave its own half of the connection open."""
+    if host.startswith(UNIX):
+        with socket.socket(socket.AF_UNIX) as probe:
+            probe.settimeout(TIMEOUT_S)
+            probe.connect(host.removeprefix(UNIX))
 
 
 @contextlib.contextmanager
