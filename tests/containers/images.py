@@ -1,5 +1,6 @@
 """Images made of this machine's own Python: no registry is asked, and what runs in them is what runs here."""
 
+import hashlib
 import io
 import re
 import shutil
@@ -10,10 +11,12 @@ import tarfile
 from pathlib import Path
 
 PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
-REPOSITORY, TAG = "trtk-test/base", f"py{PYTHON}"
+#: Another Python, or another list below, is another image.
+REPOSITORY = "trtk-test/base"
+TAG = f"py{sys.version.split()[0]}-{hashlib.sha256(Path(__file__).read_bytes()).hexdigest()[:8]}"
 BASE = f"{REPOSITORY}:{TAG}"
 #: Enough of a system for RUN lines and for a look around.
-PROGRAMS = ("sh", "bash", "cat", "mkdir", "rm", "ls", "id", "env", "ln", "cp", "chmod", "sleep")
+PROGRAMS = ("sh", "bash", "cat", "mkdir", "rm", "ls", "id", "env", "ln", "cp", "chmod", "install", "sleep")
 LEFT_OUT = {
     "test",
     "tests",
