@@ -155,6 +155,9 @@ def churn(tmp_path, made, name):
 @pytest.mark.parametrize("seed", range(6))
 def test_kill_9_at_any_moment_leaves_nothing_half_made(store, made, tmp_path, seed):
     """Two processes put, take and drop the same entry at once; one is killed, the other must not notice."""
+    for index in range(200):  # enough of them that most kills come while files are being placed
+        (made / f"{index}.json").write_text(str(index))
+    whole = files(made)
     killed, other = churn(tmp_path, made, "a"), churn(tmp_path, made, "b")
     time.sleep(0.05 + 0.037 * seed)
     killed.kill()
@@ -165,12 +168,12 @@ def test_kill_9_at_any_moment_leaves_nothing_half_made(store, made, tmp_path, se
     other.communicate(timeout=10)
 
     for name in ("a", "b"):  # a folder has its name only when it is whole
-        assert not (tmp_path / name).exists() or files(tmp_path / name) == WHOLE
-    assert files(made) == WHOLE
+        assert not (tmp_path / name).exists() or files(tmp_path / name) == whole
+    assert files(made) == whole
     assert store.take(CHECKPOINTS, "k", tmp_path / "out") in {True, False}
     assert store.put(CHECKPOINTS, "k", made, about={}) is True
     assert store.take(CHECKPOINTS, "k", tmp_path / "out") is True
-    assert files(tmp_path / "out") == WHOLE
+    assert files(tmp_path / "out") == whole
     time.sleep(0.01)
     cache.collect(tmp_path / "cache", now_s=time.time())
     assert [path for path in (tmp_path / "cache/tmp").iterdir() if path.is_dir()] == []
