@@ -12,9 +12,11 @@ from pathlib import Path
 
 import pytest
 
+from tests.containers.images import base_image
 from tests.engine.compilers import (
     CARD,
     MEMORY_BYTES,
+    OTHER,
     compiler_image,
     folder_of,
     job_of,
@@ -25,6 +27,7 @@ from tests.engine.compilers import (
 from toolkit import engine
 from toolkit.errors import BuildError, MissingError, PlanInfeasible
 from toolkit.specs import Choice
+from toolkit.specs.machine import BuildHost
 
 pytestmark = pytest.mark.docker
 KEY = "sm86-trtllm1.2.1-trt10.14.1.48"
@@ -181,6 +184,44 @@ def test_a_failure_is_explained_and_leaves_its_log_alone(
     for line in behaviour.get("say", ()):
         assert f"\n  {line}" in str(caught.value)
         assert line in log.read_text()
+    need_nothing_left(docker_daemon, folder)
+
+
+def two_ranks(folder, image):
+    """Return a plan for two ranks, and its job on a machine with two of the cards."""
+    plan = plan_for("docker")
+    twin = dataclasses.replace(CARD, uuid="GPU-7a2b-stand-in")
+    job = job_of(folder, image=image, host=BuildHost(gpus=(CARD, OTHER, twin)))
+    return dataclasses.replace(plan, limits=dataclasses.replace(plan.limits, tp=2)), job
+
+
+def test_ranks_are_compiled_on_as_many_cards_and_each_must_be_there(docker_daemon, image, tmp_path):
+    folder, steps = folder_of(tmp_path / "build", {"do": "succeed", "ranks": 2}), []
+    plan, job = two_ranks(folder, image)
+
+    engine.compile_plan(plan, folder, job=job, progress=lambda *step: steps.append(step))
+
+    seen = seen_in(folder / "engine" / f"{KEY}.log")
+    assert (seen["gpus"], seen["shm_bytes"]) == (f"{CARD.uuid},GPU-7a2b-stand-in", (1 << 30) + 2 * (1 << 28))
+    names = ["config.json", "rank0.engine", "rank1.engine"]
+    assert sorted(path.name for path in (folder / "engine" / KEY).iterdir()) == names
+    compiling = [done for step, done, total in steps if step == "Compile with trtllm-build" and total == 2]
+    assert compiling == sorted(compiling)
+    assert {0, 0.2, 0.9, 1, 1.2, 1.9, 2} <= set(compiling)
+
+    folder = folder_of(tmp_path / "short", {"do": "succeed", "ranks": 1})
+    plan, job = two_ranks(folder, image)
+    with pytest.raises(BuildError, match=r"without an error, and rank1\.engine is not there"):
+        engine.compile_plan(plan, folder, job=job)
+    need_nothing_left(docker_daemon, folder)
+
+
+def test_an_image_without_a_compiler_is_named(docker_daemon, image, tmp_path):
+    bare, folder = base_image(docker_daemon.client), folder_of(tmp_path / "build", {"do": "succeed"})
+    assert image
+    with pytest.raises(MissingError, match=r"The image sha256:\w+ has no trtllm-build\.") as caught:
+        compiled(folder, bare)
+    assert caught.value.hint == "`trtk releases` lists images that have it."
     need_nothing_left(docker_daemon, folder)
 
 
