@@ -15,6 +15,8 @@ from pathlib import Path
 
 import pytest
 
+from toolkit.cli import serve
+
 ECHO = Path(__file__).parents[1] / "serve" / "echo_repository"
 
 
@@ -141,6 +143,30 @@ def test_a_foreground_server_ends_with_ctrl_c_and_exit_code_0(home, port_options
 
 
 @pytest.mark.server
+def test_a_printed_log_is_whole_and_status_checks_the_server(home, port_options):
+    serving = foreground(home, "serve", "echo", "--print-log", *port_options)
+    wait_until(lambda: trtk(home, "status", "--check")[0] == 0)
+
+    serving.send_signal(signal.SIGTERM)
+    _, said = serving.communicate(timeout=30)
+
+    assert serving.returncode == 0
+    assert "successfully loaded 'ensemble'\"" in said
+    assert said.endswith("Stopping echo.\nStopped echo.\n")
+    assert trtk(home, "status", "--check")[0] == 6
+
+
+def test_a_printed_log_begins_again_when_it_is_long(tmp_path, monkeypatch, capsys):
+    log = tmp_path / "log"
+    monkeypatch.setattr(serve, "KEPT_LOG_BYTES", 8)
+    log.write_text("one\n")
+    assert serve._print_from(log, 0) == 4
+    log.write_text("one\ntwo\nthree\n")
+    assert (serve._print_from(log, 4), log.stat().st_size) == (0, 0)
+    assert capsys.readouterr().err == "one\ntwo\nthree\n"
+
+
+@pytest.mark.server
 def test_a_foreground_server_does_not_outlive_a_trtk_that_is_killed(home, port_options):
     running = foreground(home, "serve", "echo", *port_options)
     try:
@@ -217,6 +243,7 @@ def test_a_dry_run_says_the_command_and_writes_nothing(home, port_options):
     ("words", "code", "said"),
     [
         (["status"], 0, ""),
+        (["status", "--check"], 6, "Error: No server is running.\nHint: `trtk serve` starts one.\n"),
         (["stop"], 2, "Error: No server is running.\nHint: `trtk serve` starts one.\n"),
         (["stop", "x"], 2, "Error: There is no server named 'x'.\nHint: `trtk status` lists them.\n"),
         (["stop", "x", "--all"], 2, "Error: Both a name (x) and --all were given.\nHint: Give one of them.\n"),

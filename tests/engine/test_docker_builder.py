@@ -1,12 +1,15 @@
 """The docker builder against a real daemon: what it passes, what it says, and that it leaves nothing behind."""
 
+import contextlib
 import dataclasses
 import json
 import os
 import pickle
 import signal
+import site
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -291,6 +294,54 @@ def test_a_build_that_is_stopped_takes_its_container_along(docker_daemon, image,
 
     until(lambda: containers_of(docker_daemon) == [] and len(list((folder / "engine").iterdir())) == 1)
     need_nothing_left(docker_daemon, folder)
+
+
+@pytest.fixture
+def other_user(docker_daemon):
+    """What runs Python as a user without rights, in a folder of its own; only root can do that."""
+    if os.geteuid() != 0:
+        pytest.skip("only root can run a build as another user")
+    packages = os.pathsep.join([str(PROJECT), *site.getsitepackages()])
+    owner = {
+        "user": 1234,
+        "group": 1234,
+        "extra_groups": [Path(docker_daemon.host.removeprefix("unix://")).stat().st_gid],
+    }
+    environment = {"DOCKER_HOST": docker_daemon.host, "PYTHONPATH": packages, "HOME": "/tmp"}
+    for python in (sys.executable, f"/usr/bin/python{sys.version_info.major}.{sys.version_info.minor}"):
+        with contextlib.suppress(OSError):
+            probe = [python, "-c", "import docker, toolkit.engine"]
+            if subprocess.run(probe, env=environment, check=False, capture_output=True, **owner).returncode == 0:
+                break
+    else:
+        pytest.skip("no Python here can be run by another user")
+    with tempfile.TemporaryDirectory() as folder:
+        yield (
+            Path(folder),
+            lambda task: subprocess.run(
+                [python, "-c", BUILDS, str(task)], env=environment, check=False, capture_output=True, text=True, **owner
+            ),
+        )
+
+
+@pytest.mark.parametrize("behaviour", [{"do": "succeed"}, {"do": "nothing"}], ids=["succeeds", "fails"])
+def test_a_user_without_rights_owns_all_that_a_build_leaves(docker_daemon, image, other_user, behaviour):
+    place, run = other_user
+    folder = folder_of(place / "build", behaviour)
+    task = place / "task.pickle"
+    task.write_bytes(pickle.dumps((plan_for("docker"), job_of(folder, image=image))))
+    for path in (place, *place.rglob("*")):
+        os.chown(path, 1234, 1234)
+
+    done = run(task)
+
+    assert done.returncode == (0 if behaviour["do"] == "succeed" else 1), done.stderr
+    seen = seen_in(folder / "engine" / f"{KEY}.log")
+    assert (seen["uid"], seen["gid"]) == (1234, 1234)
+    assert {(path.stat().st_uid, path.stat().st_gid) for path in place.rglob("*")} == {(1234, 1234)}
+    names = [KEY, f"{KEY}.log"] if behaviour["do"] == "succeed" else [f"{KEY}.log"]
+    assert sorted(path.name for path in (folder / "engine").iterdir()) == names
+    assert containers_of(docker_daemon) == []
 
 
 def test_the_next_build_removes_what_a_dead_one_left(docker_daemon, image, tmp_path):

@@ -109,6 +109,10 @@ def test_an_address_that_others_can_reach_is_refused(host):
         backend.pick("embedded").check(dataclasses.replace(SPEC, host=host))
 
 
+def test_an_address_that_others_can_reach_is_served_when_that_is_asked_for():
+    backend.pick("embedded").check(dataclasses.replace(SPEC, host="0.0.0.0", is_remote_allowed=True))
+
+
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.0.0.2", "::1", "localhost"])
 def test_loopback_addresses_are_served(host):
     backend.pick("embedded").check(dataclasses.replace(SPEC, host=host))

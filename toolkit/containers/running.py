@@ -96,7 +96,7 @@ def _arguments(spec: ContainerSpec) -> dict[str, Any]:
     from docker.types import Mount as DockerMount
 
     return {
-        "name": f"trtk-{spec.job}",
+        "name": "trtk-" + spec.job.replace("+", "-"),  # a version may have a plus, a container may not
         "image": spec.image,
         "command": list(spec.command),
         "user": spec.user,
