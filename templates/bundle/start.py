@@ -59,21 +59,22 @@ def stop(number: int, frame: object) -> None:
 
 def run(asked: argparse.Namespace) -> int:
     """Do what was asked; return an exit code, unless this process became Triton."""
-    files = [] if asked.no_verify else hashes.records_of(BUNDLE / "manifest.json")
-    hashes.verify(BUNDLE, files, below=ALWAYS)
-    if files:
+    files = hashes.records_of(BUNDLE / "manifest.json")
+    is_verified = not asked.no_verify
+    if is_verified:
+        hashes.verify(BUNDLE, files, below=ALWAYS)
         hashes.need_nothing_added(files)
     bundle = document(BUNDLE / "bundle.json")
     machine.need_release(bundle)
     gpu = machine.need_gpus(bundle)
     is_engine = bundle["flow"] == "engine"
-    if not is_engine:
+    if is_verified and not is_engine:
         hashes.verify(BUNDLE, files, below=("checkpoint/",))
     if asked.check:
         say(f"This bundle can run here: {gpu.name}, sm_{gpu.sm}, TensorRT-LLM {bundle['tensorrt_llm']}.")
         return 0
     if is_engine:
-        engine = engines.ensure(bundle, gpu, asked.engines, files=files)
+        engine = engines.ensure(bundle, gpu, asked.engines, files=files, is_verified=is_verified)
         engines.link(engine, asked.run_dir / "engine")
     if not asked.build_only:
         triton.become(bundle["world_size"] if is_engine else 1, asked.triton)  # the LLM API starts its own ranks

@@ -20,6 +20,7 @@ A4500 = "8.6, 20470, NVIDIA RTX A4500"
 L4 = "8.9, 23034, NVIDIA L4"
 H100 = "9.0, 81559, NVIDIA H100"
 KEY = "sm86-trtllm1.2.1-trt10.14.1.48"
+SM89_KEY = "sm89-trtllm1.2.1-trt10.14.1.48"
 SMALL = ModelSpec(
     family="llama",
     architecture="LlamaForCausalLM",
@@ -46,7 +47,7 @@ def planned(gpu, recipe, *, flow="engine", **asked):
     return plan.make(converted, target, plan.Asked(), recipes=quant.catalogue())
 
 
-def make_bundle(folder, *, gpu="a4500", recipe="int4", ranks=1, flow="engine"):
+def make_bundle(folder, *, gpu="a4500", recipe="int4", ranks=1, flow="engine", engine_key=None):
     """Make a bundle around files that stand for a checkpoint, as a build leaves it."""
     made = planned(gpu, recipe, flow=flow)
     for path, text in {
@@ -57,6 +58,9 @@ def make_bundle(folder, *, gpu="a4500", recipe="int4", ranks=1, flow="engine"):
     }.items():
         (folder / path).parent.mkdir(parents=True, exist_ok=True)
         (folder / path).write_text(text)
+    if engine_key:
+        (folder / "engine" / engine_key).mkdir(parents=True)
+        (folder / "engine" / engine_key / "rank0.engine").write_text("compiled by the build")
     bundle.write_entry(made, folder, commands_by_sm(made))
     if ranks > 1:
         document = json.loads((folder / "bundle.json").read_text())
@@ -115,7 +119,7 @@ def test_two_kinds_of_gpu_get_two_engines_side_by_side(image, made):
         assert code == 0, said
         assert (Path(json.loads(out)["engine"]) / "rank0.engine").read_text() == f"engine of {row.split(',')[0]}"
 
-    assert engines_in(made) == [KEY, "sm89-trtllm1.2.1-trt10.14.1.48"]
+    assert engines_in(made) == [KEY, SM89_KEY]
     assert len(image.builds) == 2
 
 
@@ -360,6 +364,21 @@ def test_a_read_only_bundle_keeps_its_engines_elsewhere(image, made, tmp_path):
     assert code == 0, said
     assert json.loads(out)["engine"] == str(tmp_path / "kept" / KEY)
     assert not (made / "engine").exists()
+
+
+@pytest.mark.parametrize("options", [(), ("--no-verify",), ("--engines", "{tmp_path}/kept")])
+def test_an_engine_that_the_build_compiled_is_taken_and_another_card_gets_its_own(image, tmp_path, options):
+    made = make_bundle(tmp_path / "built", engine_key=KEY)
+    options = [option.format(tmp_path=tmp_path) for option in options]
+
+    code, out, said = image.start(made, *options)
+    assert (code, json.loads(out)["engine"]) == (0, str(made / "engine" / KEY)), said
+    assert (made / "engine" / KEY / "rank0.engine").read_text() == "compiled by the build"
+    assert image.builds == []
+    image.set_gpus(L4)
+    assert image.start(made, *options)[0] == 0
+    kept = tmp_path / "kept" if "--engines" in options else made / "engine"
+    assert sorted({*engines_in(made), *(path.name for path in kept.glob("[!.]*"))}) == [KEY, SM89_KEY]
 
 
 def test_the_key_that_closes_triton_s_apis_is_new_at_every_start_and_not_in_the_log(image, made):

@@ -25,32 +25,35 @@ TAIL_LINES = 15
 PR_SET_PDEATHSIG = 1  # prctl(2)
 
 
-def ensure(bundle: dict[str, Any], gpu: Gpu, engines: Path, *, files: list[Any]) -> Path:
+def ensure(bundle: dict[str, Any], gpu: Gpu, engines: Path, *, files: list[Any], is_verified: bool) -> Path:
     """Return the folder of the engine for this GPU and this image, compiled now if it is not there."""
     key = f"sm{gpu.sm}-trtllm{bundle['tensorrt_llm']}-trt{tensorrt_version(bundle)}"
+    for folder in (BUNDLE / "engine" / key, engines / key):
+        if is_whole(folder, files, is_verified=is_verified):
+            say(f"The engine {key} is there.")
+            return folder
     folder = engines / key
-    if is_whole(folder, files, is_verified=bool(files)):
-        say(f"The engine {key} is there.")
-        return folder
     with disk_errors_named(engines):
         engines.mkdir(parents=True, exist_ok=True)
         with locked(engines / f".{key}.lock", key):
             if is_whole(folder, files, is_verified=False):  # another container made it while this one waited
                 say(f"The engine {key} is there now.")
                 return folder
-            verify(BUNDLE, files, below=("checkpoint/",))
+            if is_verified:
+                verify(BUNDLE, files, below=("checkpoint/",))
             build(bundle, gpu, folder)
     return folder
 
 
 def is_whole(folder: Path, files: list[Any], *, is_verified: bool) -> bool:
-    """Whether a compiled engine is there; a damaged one is an error."""
+    """Whether a compiled engine is there: one that the manifest lists, or one with a record of its own."""
     prefix = f"engine/{folder.name}/"
     built = [dict(record, path=record["path"][len(prefix) :]) for record in files if record["path"].startswith(prefix)]
-    if not built and not (folder / RECORD).is_file():
+    is_built_in = bool(built) and folder == BUNDLE / "engine" / folder.name
+    if not is_built_in and not (folder / RECORD).is_file():
         return False
     if is_verified:
-        verify(folder, built or records_of(folder / RECORD))
+        verify(folder, built if is_built_in else records_of(folder / RECORD))
     return True
 
 
