@@ -113,6 +113,38 @@ def test_what_was_compiled_since_stays_out_of_the_bundle(model, tmp_path):
     assert run("bundle", tmp_path / "a", "-o", tmp_path / "later.tar.zst")["sha256"] == clean["sha256"]
 
 
+def test_what_cannot_be_packed_is_one_sentence(tmp_path):
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "odd").mkdir()
+    (tmp_path / "odd/manifest.json").write_text("{}")
+
+    assert run("bundle", tmp_path / "empty", code=2).startswith(f"Error: {tmp_path}/empty holds no manifest.json.\n")
+    assert run("bundle", tmp_path / "nowhere", code=2).startswith(
+        f"Error: {tmp_path}/nowhere holds no manifest.json.\n"
+    )
+    said = run("bundle", tmp_path / "odd", code=2)
+    assert said.startswith(f"Error: {tmp_path}/odd/manifest.json is not a manifest of this version of trtk: ")
+    said = run("bundle", tmp_path / "odd", "-o", "x.zip", code=2)
+    assert said == "Error: x.zip is no .tar.zst file.\nHint: -o x.zip.tar.zst\n"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["empty", "odd"]
+
+
+def test_a_full_disk_leaves_no_half_of_a_bundle(model, tmp_path):
+    build(model, tmp_path / "a")
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    line = ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", disk]
+    if subprocess.run(line, check=False, capture_output=True).returncode:
+        pytest.skip("only root can mount a small file system")
+    try:
+        said = run("bundle", tmp_path / "a", "-o", disk / "a.tar.zst", code=4)
+        assert said.startswith("Check the files")
+        assert "Error: The bundle a.tar.zst needs " in said
+        assert list(disk.iterdir()) == []
+    finally:
+        subprocess.run(["umount", disk], check=True)
+
+
 def test_a_damaged_folder_is_not_packed(model, tmp_path):
     build(model, tmp_path / "a")
     path = tmp_path / "a/checkpoint/rank0.safetensors"

@@ -16,7 +16,7 @@ class Reuse:
     """The cache as one build sees it; `taken` names what did not have to be made."""
 
     def __init__(self, plan: BuildPlan, source: ModelSource, *, image: str = "") -> None:
-        self._plan = plan
+        self._plan, self._source = plan, source
         self._store = cache.Store(cache.root())
         self._checkpoint_key = checkpoint_key(plan.conversion, source)
         self.build_id = build_key(plan, self._checkpoint_key, image=image)
@@ -54,12 +54,9 @@ class Reuse:
         output.note(f"The {what} is taken from the cache ({key[:12]}): an earlier build made the same.")
 
     def _about(self) -> dict[str, Any]:
+        """Return what `trtk cache ls` shows people."""
         plan = self._plan
-        return {"model": self._model_name(), "quant": plan.conversion.recipe.name, "gpu": plan.gpu.name}
-
-    def _model_name(self) -> str:
-        model = self._plan.conversion.model
-        return f"{model.architecture}, {model.num_layers} layers of {model.hidden_size}"
+        return {"model": self._source.name, "quant": plan.conversion.recipe.name, "gpu": plan.gpu.name}
 
 
 def checkpoint_key(plan: ConversionPlan, source: ModelSource) -> str:
