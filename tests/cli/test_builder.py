@@ -2,16 +2,18 @@
 
 import json
 import os
+import signal
+import subprocess
 
 import pytest
 
 from tests.conftest import save_llama
-from tests.e2e.conftest import run_trtk
+from tests.e2e.conftest import TRTK, run_trtk
 from tests.engine.compilers import compiler_image, local_compiler
+from tests.engine.test_docker_builder import KEY, containers_of, until
 from tests.machine.nvml_stand_in import driver, nvml_folder  # noqa: F401 - a fixture
 from toolkit import releases
 
-KEY = "sm86-trtllm1.2.1-trt10.14.1.48"
 A4500 = "NVIDIA RTX A4500|8.6|20470|19000"
 
 
@@ -49,6 +51,36 @@ def test_a_card_and_a_daemon_give_an_engine(docker_daemon, model, tmp_path, nvml
     assert code == 0, said
     found = docker_daemon.client.images.get(image).id
     need_engine(tmp_path / "engine", json.loads(out), image=found, compiled_on="NVIDIA RTX A4500")
+
+
+@pytest.mark.docker
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGKILL, -9)], ids=["Ctrl-C", "kill -9"])
+def test_a_command_that_is_stopped_leaves_no_container_and_no_engine(
+    docker_daemon,
+    model,
+    tmp_path,
+    nvml_folder,  # noqa: F811
+    number,
+    code,
+):
+    image = compiler_image(docker_daemon.client, releases.default(), does="hang")
+    line = ["build", model, "--gpu", "a4500", "--quant", "int4_rtn", "-o", tmp_path / "engine", "--image", image]
+    building = subprocess.Popen(
+        [*TRTK, *map(str, line)],
+        env={**driver(nvml_folder, A4500), "TRTK_CACHE": str(tmp_path / "cache")},
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    log = tmp_path / "engine.partial" / "engine" / f"{KEY}.log"
+    until(lambda: log.is_file() and "HANGS" in log.read_text())
+
+    building.send_signal(number)
+    said = building.communicate()[1]
+
+    assert building.returncode == code
+    assert said.endswith("Interrupted.\n") == (number == signal.SIGINT)
+    until(lambda: not containers_of(docker_daemon) and [path.name for path in log.parent.iterdir()] == [log.name])
+    assert not (tmp_path / "engine").exists()
 
 
 def test_a_compiler_on_path_gives_an_engine(model, tmp_path, nvml_folder):  # noqa: F811

@@ -53,10 +53,13 @@ def files_of_compiler(release) -> dict[str, str]:
     }
 
 
-def compiler_image(client, release) -> str:
+def compiler_image(client, release, *, does: str = "succeed") -> str:
     """Return an image whose trtllm-build is the stand-in of a release."""
-    lines = "COPY trtllm-build flags.json /opt/trtllm/\nENV PATH=/opt/trtllm:/usr/local/bin:/bin\n"
-    return image(client, f"trtk-test/trtllm:{release.tensorrt_llm}", lines, files_of_compiler(release))
+    lines = f"""
+COPY trtllm-build flags.json /opt/trtllm/
+ENV PATH=/opt/trtllm:/usr/local/bin:/bin BEHAVIOUR='{{"do": "{does}"}}'
+"""
+    return image(client, f"trtk-test/trtllm:{release.tensorrt_llm}-{does}", lines, files_of_compiler(release))
 
 
 def local_compiler(folder: Path, release) -> dict[str, str]:

@@ -1,7 +1,8 @@
 #!/usr/local/bin/python3
 """Stands for `trtllm-build`: takes exactly the flags of flags.json, tells what it sees, and behaves as it is told.
 
-The checkpoint's behaviour.json says how: {"do": "succeed" | "fail" | "memory" | "hang" | "disk" | "nothing"}.
+The checkpoint's behaviour.json, or $BEHAVIOUR, says how:
+{"do": "succeed" | "fail" | "memory" | "hang" | "disk" | "nothing"}.
 """
 
 # ruff: noqa: T201, ARG001 - a program that talks, and does what a table of functions says
@@ -23,7 +24,7 @@ def main() -> int:
     asked = parse(json.loads((HERE / "flags.json").read_text()))
     checkpoint, output = Path(asked["checkpoint_dir"]), Path(asked["output_dir"])
     told = checkpoint / "behaviour.json"
-    behaviour = json.loads(told.read_text()) if told.exists() else {"do": "succeed"}
+    behaviour = json.loads(told.read_text() if told.exists() else os.environ.get("BEHAVIOUR", '{"do": "succeed"}'))
     print("SEEN " + json.dumps(seen(checkpoint, output)), flush=True)
     print(f"[TensorRT-LLM] TensorRT-LLM version: {VERSION}", flush=True)
     cache = Path(asked["input_timing_cache"])
