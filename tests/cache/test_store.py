@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -202,6 +203,24 @@ print("found" if found else "made")
     ]
 
     assert sorted(process.communicate(timeout=30)[0] for process in running) == ["found\n", "found\n", "made\n"]
+
+
+def test_who_waits_for_another_says_so(store):
+    holding, waiting = threading.Event(), threading.Event()
+
+    def hold():
+        with store.making(CHECKPOINTS, "k"):
+            holding.set()
+            waiting.wait(10)
+
+    holder = threading.Thread(target=hold)
+    holder.start()
+    holding.wait(10)
+    with store.making(CHECKPOINTS, "other", on_wait=pytest.fail):
+        pass
+    with store.making(CHECKPOINTS, "k", on_wait=waiting.set):
+        assert waiting.is_set()
+    holder.join(10)
 
 
 def aged(tmp_path, store, made, *keys):

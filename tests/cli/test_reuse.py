@@ -225,6 +225,8 @@ def test_two_builds_at_once_make_the_checkpoint_once(model, tmp_path):
 
     assert [process.returncode for process in running] == [0, 0], ends
     assert sorted(json.loads(out)["reused"] for out, _ in ends) == [[], ["checkpoint"]]
+    (taken,) = [said for out, said in ends if json.loads(out)["reused"]]
+    assert "The checkpoint is taken from the cache (" in taken
     assert {**files(tmp_path / "a"), "manifest.json": b""} == {**files(tmp_path / "b"), "manifest.json": b""}
 
 

@@ -13,7 +13,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -46,8 +46,8 @@ class Store:
         self._root = folder
 
     @contextlib.contextmanager
-    def making(self, kind: str, key: str) -> Iterator[None]:
-        """Let one build make an entry; a second one of the same waits, and finds it."""
+    def making(self, kind: str, key: str, *, on_wait: Callable[[], None] = lambda: None) -> Iterator[None]:
+        """Let one build make an entry; a second one of the same says so with ON_WAIT, waits, and finds it."""
         if self._root is None:
             yield
             return
@@ -56,7 +56,11 @@ class Store:
             path.parent.mkdir(parents=True, exist_ok=True)
             stream = path.open("w")
         with stream:
-            fcntl.flock(stream, fcntl.LOCK_EX)  # freed by the kernel when the process dies, however it dies
+            try:
+                fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                on_wait()
+                fcntl.flock(stream, fcntl.LOCK_EX)  # freed by the kernel when the process dies, however it dies
             yield
 
     def take(self, kind: str, key: str, folder: Path) -> bool:

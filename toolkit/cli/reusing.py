@@ -25,7 +25,7 @@ class Reuse:
     def checkpoint(self, folder: Path, make: Callable[[], object]) -> None:
         """Take the checkpoint into FOLDER, or let MAKE make it there and keep it."""
         key = self._checkpoint_key
-        with self._store.making(cache.CHECKPOINTS, key):
+        with self._store.making(cache.CHECKPOINTS, key, on_wait=_say_waiting):
             if self._store.take(cache.CHECKPOINTS, key, folder):
                 self._say("checkpoint", key)
                 return
@@ -39,7 +39,7 @@ class Reuse:
         )
         if not is_compiled_here:
             return make()
-        with self._store.making(cache.ENGINES, self.build_id):
+        with self._store.making(cache.ENGINES, self.build_id, on_wait=_say_waiting):
             if self._store.take(cache.ENGINES, self.build_id, folder):
                 self._say("engine", self.build_id)
                 versions: Mapping[str, str] = self._store.about(cache.ENGINES, self.build_id).get("tool_versions", {})
@@ -57,6 +57,10 @@ class Reuse:
         """Return what `trtk cache ls` shows people."""
         plan = self._plan
         return {"model": self._source.name, "quant": plan.conversion.recipe.name, "gpu": plan.gpu.name}
+
+
+def _say_waiting() -> None:
+    output.note("Another build is making the same; waiting for it.")
 
 
 def checkpoint_key(plan: ConversionPlan, source: ModelSource) -> str:
