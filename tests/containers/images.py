@@ -79,6 +79,9 @@ def _add_system(archive: tarfile.TarFile) -> None:
     for path in sorted(library.rglob("*")):
         if path.is_file() and not LEFT_OUT & set(path.relative_to(library).parts):
             _add_file(archive, path, str(path).lstrip("/"), added)
+    # Debian keeps ensurepip's wheels apart from it.
+    for path in sorted(Path("/usr/share/python-wheels").glob("*.whl")):
+        _add_file(archive, path, str(path).lstrip("/"), added)
     for name in ("python3", f"python{PYTHON}"):
         _add_link(archive, f"usr/local/bin/{name}", str(interpreter))
 
