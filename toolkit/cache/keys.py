@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,9 @@ PACKAGE = Path(__file__).parents[1]
 WITHOUT = {"bench", "cache", "cli", "evaluate", "machine", "repository", "serve"}
 #: What a build reads of a model's folder.
 SOURCE_SUFFIXES = {".safetensors", ".json", ".jinja", ".model"}
+STEP = "Read the source"
+#: Less is read before anybody could wonder.
+SHOWN_FROM_BYTES = 1 << 30
 #: Words about a plan that change nothing of what it makes.
 WORDS = {"choices", "sources", "notes", "papers", "title", "aliases", "reason", "confidence"}
 
@@ -35,10 +38,18 @@ def wordless(value: Any) -> Any:
     return value
 
 
-def sources_of(folder: Path) -> dict[str, str]:
+def sources_of(folder: Path, *, progress: Callable[[str, float, float], None] | None = None) -> dict[str, str]:
     """Return the sha256 of every file that a build reads of a model's folder."""
     paths = sorted(path for path in folder.iterdir() if path.suffix in SOURCE_SUFFIXES and path.is_file())
-    return {path.name: sha256_of(path) for path in paths}
+    total, done, found = sum(path.stat().st_size for path in paths), 0, {}
+    for path in paths:
+        if progress and total >= SHOWN_FROM_BYTES:
+            progress(STEP, done, total)
+        found[path.name] = sha256_of(path)
+        done += path.stat().st_size
+    if progress and total >= SHOWN_FROM_BYTES:
+        progress(STEP, total, total)
+    return found
 
 
 @functools.cache

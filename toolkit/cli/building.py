@@ -37,7 +37,7 @@ def run(
     Raises GateError when the checkpoint misses BOUNDS, before anything is compiled; the checkpoint is kept.
     """
     bounds = bounds_left(plan.conversion, bounds or Bounds())
-    reuse = Reuse(plan, source, image=job.image if job else "")
+    reuse = Reuse(plan, source, image=job.image if job else "", progress=progress)
     with FolderLock(folder):
         manifest = engine.manifest_of(folder)
         if manifest and manifest.build_id == reuse.build_id and engine.is_current(folder, plan, source):

@@ -9,16 +9,18 @@ from typing import Any
 from toolkit import cache
 from toolkit.cli import output
 from toolkit.engine.builder import builder
-from toolkit.specs import BuildPlan, ConversionPlan, ModelSource, to_json
+from toolkit.specs import BuildPlan, ConversionPlan, ModelSource, Progress, no_progress, to_json
 
 
 class Reuse:
     """The cache as one build sees it; `taken` names what did not have to be made."""
 
-    def __init__(self, plan: BuildPlan, source: ModelSource, *, image: str = "") -> None:
+    def __init__(
+        self, plan: BuildPlan, source: ModelSource, *, image: str = "", progress: Progress = no_progress
+    ) -> None:
         self._plan, self._source = plan, source
         self._store = cache.Store(cache.root())
-        self._checkpoint_key = checkpoint_key(plan.conversion, source)
+        self._checkpoint_key = checkpoint_key(plan.conversion, source, progress=progress)
         self.build_id = build_key(plan, self._checkpoint_key, image=image)
         self.taken: list[str] = []
 
@@ -63,12 +65,12 @@ def _say_waiting() -> None:
     output.note("Another build is making the same; waiting for it.")
 
 
-def checkpoint_key(plan: ConversionPlan, source: ModelSource) -> str:
+def checkpoint_key(plan: ConversionPlan, source: ModelSource, *, progress: Progress = no_progress) -> str:
     """Return the key of a plan's checkpoint: how it is made, and every byte that it is made from."""
     conversion = to_json(plan)
     if plan.calibration and plan.calibration.text_sha256:
         conversion["calibration"]["source"] = "file"  # where it lies does not matter
-    return cache.key_of(conversion=conversion, files=cache.sources_of(Path(source.path)))
+    return cache.key_of(conversion=conversion, files=cache.sources_of(Path(source.path), progress=progress))
 
 
 def build_key(plan: BuildPlan, checkpoint: str, *, image: str = "") -> str:
