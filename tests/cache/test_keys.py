@@ -43,9 +43,9 @@ def test_reasons_do_not_change_the_key_and_values_do():
 def test_reading_a_large_source_is_shown(tmp_path):
     for name in ("a", "b"):
         with (tmp_path / f"{name}.safetensors").open("wb") as stream:
-            stream.truncate(600 << 20)  # sparse: no room, and read in no time
+            stream.truncate(130 << 20)  # sparse: no room, and read in no time
     steps = []
 
     cache.sources_of(tmp_path, progress=lambda *step: steps.append(step))
 
-    assert steps == [("Read the source", done << 20, 1200 << 20) for done in (0, 600, 1200)]
+    assert steps == [("Read the source", done << 20, 260 << 20) for done in (0, 130, 260)]

@@ -17,7 +17,7 @@ WITHOUT = {"bench", "cache", "cli", "evaluate", "machine", "repository", "serve"
 SOURCE_SUFFIXES = {".safetensors", ".json", ".jinja", ".model"}
 STEP = "Read the source"
 #: Less is read before anybody could wonder.
-SHOWN_FROM_BYTES = 1 << 30
+SHOWN_FROM_BYTES = 1 << 28
 #: Words about a plan that change nothing of what it makes.
 WORDS = {"choices", "sources", "notes", "papers", "title", "aliases", "reason", "confidence"}
 
