@@ -44,9 +44,9 @@ def need_engine(folder, document, **versions):
 @pytest.mark.docker
 def test_a_card_and_a_daemon_give_an_engine(docker_daemon, model, tmp_path, nvml_folder):  # noqa: F811
     image = compiler_image(docker_daemon.client, releases.default())
-    env = driver(nvml_folder, A4500)
+    env, options = driver(nvml_folder, A4500), ("--builder", "docker", "--image", image, "--builder-memory", "1g")
 
-    code, out, said = build(model, tmp_path / "engine", "--image", image, "--builder-memory", "1g", env=env)
+    code, out, said = build(model, tmp_path / "engine", *options, env=env)
 
     assert code == 0, said
     found = docker_daemon.client.images.get(image).id
@@ -64,7 +64,8 @@ def test_a_command_that_is_stopped_leaves_no_container_and_no_engine(
     code,
 ):
     image = compiler_image(docker_daemon.client, releases.default(), does="hang")
-    line = ["build", model, "--gpu", "a4500", "--quant", "int4_rtn", "-o", tmp_path / "engine", "--image", image]
+    line = ["build", model, "--gpu", "a4500", "--quant", "int4_rtn", "--builder", "docker", "--image", image]
+    line += ["-o", tmp_path / "engine"]
     building = subprocess.Popen(
         [*TRTK, *map(str, line)],
         env={**driver(nvml_folder, A4500), "TRTK_CACHE": str(tmp_path / "cache")},
@@ -90,6 +91,22 @@ def test_a_compiler_on_path_gives_an_engine(model, tmp_path, nvml_folder):  # no
 
     assert code == 0, said
     need_engine(tmp_path / "engine", json.loads(out), tensorrt_llm="1.2.1")
+
+
+@pytest.mark.docker
+def test_auto_takes_a_daemon_that_says_it_hands_out_gpus(docker_daemon, model, tmp_path, nvml_folder):  # noqa: F811
+    has_nvidia = "nvidia" in docker_daemon.client.info()["Runtimes"]
+
+    code, out, said = build(model, tmp_path / "engine", "--dry-run", env=driver(nvml_folder, A4500))
+
+    assert code == 0, said
+    plan = json.loads(out)["plan"]
+    (reason,) = [choice["reason"] for choice in plan["choices"] if choice["name"] == "builder"]
+    refused = (
+        f"not docker: Docker {docker_daemon.version} cannot give GPUs to containers; `trtk doctor` says what to do"
+    )
+    assert plan["builder"] == ("docker" if has_nvidia else "defer")
+    assert reason.startswith("the release's own image compiles what it will serve" if has_nvidia else refused)
 
 
 def test_a_dry_run_says_which_builder_and_why(model, tmp_path, nvml_folder):  # noqa: F811

@@ -88,21 +88,20 @@ def look_at_host(asked: str) -> BuildHost:
     return BuildHost(
         gpus=found.gpus,
         gpu_fault=found.fault,
-        docker_fault=_docker_fault() if found.gpus and asked in {AUTO, "docker"} else "",
+        docker_fault=_docker_fault(asked) if found.gpus and asked in {AUTO, "docker"} else "",
         trtllm_build=program,
         trtllm_version=version,
     )
 
 
-def _docker_fault() -> str:
-    from toolkit import containers
-    from toolkit.errors import MissingError
+def _docker_fault(asked: str) -> str:
+    from toolkit import machine
 
-    try:
-        containers.connect().close()
-    except MissingError as missing:
-        return str(missing).rstrip(".")
-    return ""
+    found = machine.look_at_docker()
+    # How a daemon hands out GPUs is not always told: one that was asked for is tried.
+    if not found.fault and asked == AUTO and not found.has_nvidia:
+        return f"Docker {found.version} cannot give GPUs to containers; `trtk doctor` says what to do"
+    return found.fault
 
 
 def _need_no_builder(made: BuildPlan, options: dict[str, Any]) -> None:

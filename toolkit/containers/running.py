@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -96,7 +97,8 @@ def _arguments(spec: ContainerSpec) -> dict[str, Any]:
     from docker.types import Mount as DockerMount
 
     return {
-        "name": "trtk-" + spec.job.replace("+", "-"),  # a version may have a plus, a container may not
+        # A version may have a plus, a container may not; and a job may have several containers.
+        "name": f"trtk-{spec.job.replace('+', '-')}-{uuid.uuid4().hex[:6]}",
         "image": spec.image,
         "command": list(spec.command),
         "user": spec.user,

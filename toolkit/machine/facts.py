@@ -62,7 +62,7 @@ class Facts:
 
 def look_around(folders: tuple[Path, ...]) -> Facts:
     """Return what this machine has; FOLDERS are those that will be written to."""
-    memory, docker = _memory(), _docker()
+    memory, docker = _memory(), look_at_docker()
     if docker.root and Path(docker.root).is_dir():
         folders = (*folders, Path(docker.root))
     return Facts(
@@ -81,7 +81,8 @@ def look_around(folders: tuple[Path, ...]) -> Facts:
     )
 
 
-def _docker() -> DockerFacts:
+def look_at_docker() -> DockerFacts:
+    """Ask the Docker daemon; a machine without one is an answer, no error."""
     try:
         daemon = containers.connect()
     except MissingError as missing:
