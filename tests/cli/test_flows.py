@@ -1,6 +1,7 @@
 """`trtk build` explains every flag, divides models among ranks, takes adapters; `trtk migrate` carries engines over."""
 
 import json
+import re
 
 import pytest
 import yaml
@@ -140,6 +141,34 @@ def test_what_cannot_be_is_refused_before_any_work(model, tmp_path, options, cod
     assert result.exit_code == code, result.stderr
     assert message in " ".join(result.stderr.split())
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        "--gpu a4500 --quant fp8",
+        "--gpu b200 --quant int4_rtn",
+        "--gpu t4 --quant int4_rtn",
+        "--gpu t4 --quant nvfp4 --flow engine",
+        "--gpu a4500 --quant int4_rtn --release 24.12",
+        "--gpu h100 --quant fp16 --release 25.06 --flow llmapi",
+        "--gpu h100 --quant fp16 --flow openvino",
+        "--gpu cpu --quant fp16 --flow engine",
+        "--gpu h100 --quant fp16 --tp 3",
+        "--gpu a4500 --quant fp16 --speculative eagle",
+        "--gpu a4500 --quant fp16 --speculative lookahead_decoding --max-draft-len 1",
+    ],
+)
+def test_the_options_of_a_hint_give_a_plan(model, asked):
+    refused = run("build", model, *asked.split(), "--dry-run")
+    assert refused.exit_code == 3
+    (hint,) = re.findall(r"Hint: Try (.*)", refused.stderr)
+
+    for alternative in hint.split(" or "):
+        options = re.findall(r"--[a-z-]+ [a-z0-9_]+", alternative)
+        assert options
+        done = run("build", model, *asked.split(), *" ".join(options).split(), "--dry-run")
+        assert done.exit_code == 0, (hint, done.stderr)
 
 
 def test_the_llm_api_needs_no_compiler(model, tmp_path):
