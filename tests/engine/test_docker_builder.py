@@ -56,7 +56,7 @@ def compiled(folder, image, *, plan=None, progress=None, **changes):
 
 
 def containers_of(daemon):
-    return daemon.client.containers.list(all=True, filters={"label": "trtk.job"})
+    return daemon.client.containers.list(all=True, filters={"label": "trtk.job"}, ignore_removed=True)
 
 
 def need_nothing_left(daemon, folder):
