@@ -21,6 +21,7 @@ UNITS_BYTES = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**1
 UNITS_S = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
 #: Remembered hashes of files that nobody has asked about for so long go with the garbage.
 HASHES_KEPT_S = 90 * 86400
+SHOWN_DIGITS = 10
 COLUMNS = ("key", "kind", "model", "quant", "for", "size", "frees", "last used")
 
 
@@ -110,9 +111,17 @@ def _amount(option: str, text: str | None, units: dict[str, int], *, example: st
 
 def _row(entry: Entry) -> list[Any]:
     about = entry.about
-    used = time.strftime("%Y-%m-%d %H:%M", time.localtime(entry.used_at_s))
+    used = time.strftime("%Y-%m-%d", time.localtime(entry.used_at_s))
     sizes = [f"{size / 1e6:.1f} MB" for size in (entry.size_bytes, entry.freed_bytes)]
-    return [entry.key[:12], entry.kind, about.get("model"), about.get("quant"), about.get("gpu"), *sizes, used]
+    return [
+        entry.key[:SHOWN_DIGITS],
+        entry.kind.removesuffix("s"),
+        about.get("model"),
+        about.get("quant"),
+        about.get("gpu"),
+        *sizes,
+        used,
+    ]
 
 
 def _say_removed(gone: list[Entry], *, as_json: bool) -> None:
