@@ -50,9 +50,9 @@ def test_ls_says_what_is_kept(root):
 
 
 def test_rm_takes_the_beginning_of_a_key(root):
-    assert run("rm", "bb") == "Removed 1 entry: 2.1 MB are free.\n"
+    assert run("rm", "bb") == "Removed 1 entry, freeing 2.1 MB.\n"
     assert kept(root) == ["aa11", "cc33"]
-    assert run("rm", "--all") == "Removed 2 entries: 4.2 MB are free.\n"
+    assert run("rm", "--all") == "Removed 2 entries, freeing 4.2 MB.\n"
     assert kept(root) == []
 
 
@@ -95,7 +95,7 @@ def test_what_cannot_be_meant_is_said(line, message):
 def test_an_empty_cache_and_one_that_is_switched_off_are_said(tmp_path, monkeypatch):
     monkeypatch.setenv("TRTK_BUILD_CACHE", str(tmp_path / "none"))
     assert run("ls") == f"The cache in {tmp_path / 'none'} is empty.\n"
-    assert run("gc", "--max-size", "1GB") == "Removed 0 entries: 0.0 MB are free.\n"
+    assert run("gc", "--max-size", "1GB") == "Removed 0 entries, freeing 0.0 MB.\n"
     monkeypatch.setenv("TRTK_BUILD_CACHE", "off")
     assert run("ls") == "The cache is empty: it is switched off.\n"
     assert json.loads(run("ls", "--json")) == {"folder": None, "bytes": 0, "entries": []}

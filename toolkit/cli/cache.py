@@ -129,4 +129,4 @@ def _say_removed(gone: list[Entry], *, as_json: bool) -> None:
     if as_json:
         output.document({"removed": [to_json(entry) for entry in gone], "freed_bytes": freed})
     else:
-        output.text(f"Removed {len(gone)} {'entry' if len(gone) == 1 else 'entries'}: {freed / 1e6:.1f} MB are free.")
+        output.text(f"Removed {len(gone)} {'entry' if len(gone) == 1 else 'entries'}, freeing {freed / 1e6:.1f} MB.")
