@@ -13,7 +13,7 @@ def quantize(group: LinearGroup, settings: Settings) -> dict[str, Linear]:
     """Return integers with a scale per row; the whole group shares the factors and the scale of its input."""
     assert group.statistics, "int8_sq needs calibration"
     prequant = smoothquant.search(group, settings.dtype)
-    activation_scale = int8.scale_of((group.statistics.max_abs * prequant.float()).amax())
+    activation_scale = smoothquant.activation_scale(group.statistics, prequant.float())
     linears = {}
     for part, weight in group.weights.items():
         integers, scales = int8.stored_weight(weight, prequant.float())
