@@ -3,6 +3,7 @@
 import ipaddress
 import json
 import os
+import signal
 import socket
 from pathlib import Path
 
@@ -16,6 +17,10 @@ if "PYTEST_XDIST_WORKER" in os.environ:
 # A test that builds wants to see it done; those of the cache name a folder of their own.
 BUILD_CACHE = "TRTK_BUILD_CACHE"
 os.environ[BUILD_CACHE] = "off"
+
+# A shell starts what it puts into the background without SIGINT, and every process of the tests would inherit that.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 #: Set by `make test` to a folder that survives between runs, so that the demo model is fetched once.
 SHARED_CACHE = "TRTK_TEST_CACHE"

@@ -45,8 +45,17 @@ def document(*words):
 
 
 def test_dry_run_explains_every_flag(model):
-    plan = document("build", model, "--gpu", "a4500", "--quant", "int4", "--dry-run")["plan"]
+    found = document("build", model, "--gpu", "a4500", "--quant", "int4", "--dry-run", "-o", "e")
+    plan = found["plan"]
 
+    key = "sm86-trtllm1.2.1-trt10.14.1.48"
+    assert found["command"][:5] == [
+        "trtllm-build",
+        "--checkpoint_dir",
+        "e/checkpoint",
+        "--output_dir",
+        f"e/engine/{key}",
+    ]
     flags = {flag["name"]: flag for flag in plan["build_flags"]}
     assert flags.keys() == {
         *("max_batch_size", "max_seq_len", "max_num_tokens", "max_beam_width", "multiple_profiles", "opt_num_tokens"),
@@ -58,6 +67,8 @@ def test_dry_run_explains_every_flag(model):
     assert flags.keys() <= releases.build_tool_of(releases.get(plan["release"]["name"])).flags.keys()
     shown = run("build", model, "--gpu", "a4500", "--quant", "int4", "--dry-run")
     assert all(name in shown.stdout for name in flags)
+    assert all(f"--{name}" in found["command"] for name in flags)
+    assert document("build", model, "--gpu", "cpu", "--quant", "int4", "--dry-run")["command"] is None
 
 
 def test_ranks_are_in_the_checkpoint_the_plan_and_the_bundle(model, tmp_path):

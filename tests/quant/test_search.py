@@ -151,13 +151,13 @@ def test_awq_takes_the_candidate_with_the_least_output_error():
 def test_smoothing_beats_every_fixed_alpha_that_it_tried():
     weights, inputs = random_weights(), random_inputs()
 
-    searched = output_error(quantized("int8_sq", weights, inputs), weights, inputs)
-
     def fixed(alpha, patch):
         patch.setattr(smoothquant, "ALPHAS", (alpha,))
         return output_error(quantized("int8_sq", weights, inputs), weights, inputs)
 
     with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(smoothquant, "HEADROOM", 1.0)  # which the search leaves out
+        searched = output_error(quantized("int8_sq", weights, inputs), weights, inputs)
         errors = [fixed(alpha, patch) for alpha in (*smoothquant.ALPHAS, 0.0)]
     assert searched <= 1.02 * min(errors)
     assert searched < 0.5 * errors[-1]
@@ -201,3 +201,12 @@ def test_each_part_keeps_its_own_global_scale_in_nvfp4():
         codes, block_scales = nvfp4_search.quantized({part: weight}, {part: scales[part]}, gram)[part]
         assert torch.equal(together[part][0], codes), part
         assert torch.equal(together[part][1].float(), block_scales.float()), part
+
+
+def test_inputs_beyond_the_calibrations_largest_do_not_saturate_at_once():
+    weights, inputs = random_weights(), random_inputs()
+
+    linear = quantized("int8_sq", weights, inputs)["attention.q"]
+
+    largest = (inputs * linear.prequant.float()).abs().max()
+    assert float(linear.activation_scale * 127 / largest) == pytest.approx(smoothquant.HEADROOM, rel=1e-5)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -105,8 +106,9 @@ def show_plan(plan: BuildPlan, folder: Path, *, as_json: bool) -> None:
     """Show a plan, every choice with its reason."""
     from toolkit.specs import to_json
 
+    command = compiler_command(plan, folder)
     if as_json:
-        output.document({"folder": str(folder), "plan": to_json(plan)})
+        output.document({"folder": str(folder), "plan": to_json(plan), "command": command})
         return
     decided = {choice.name for choice in plan.choices}
     choices = [*plan.choices, *(flag for flag in plan.build_flags if flag.name not in decided)]
@@ -116,6 +118,25 @@ def show_plan(plan: BuildPlan, folder: Path, *, as_json: bool) -> None:
     output.text(
         f"weights {plan.weights_bytes / 2**30:.2f} GiB, KV cache {plan.kv_bytes / 2**30:.2f} GiB "
         f"= {plan.kv_bytes // plan.kv_bytes_per_token} tokens"
+    )
+    if command:
+        output.text(f"\nThe engine is compiled by\n  {shlex.join(command)}")
+
+
+def compiler_command(plan: BuildPlan, folder: Path) -> list[str] | None:
+    """Return the line that compiles the plan's engine below FOLDER; None where nothing is compiled by one."""
+    from toolkit import engine
+    from toolkit.engine.keys import engine_key
+    from toolkit.engine.toolchains import trtllm
+
+    if plan.toolchain != trtllm.TOOLCHAIN.name:
+        return None
+    engines = folder / engine.ENGINE
+    return trtllm.command(
+        plan,
+        checkpoint=str(folder / engine.CHECKPOINT),
+        output=str(engines / engine_key(plan.gpu.sm, plan.release)),
+        timing_cache=str(engines / "timing" / "model.cache"),
     )
 
 
