@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 import click
 
-from toolkit.cli.quality import gate_options
+from toolkit.cli.quality import FiniteRange, gate_options
 from toolkit.specs import AutoSpec, ConversionPlan, ModelSource, Progress
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -28,7 +28,7 @@ def auto_options(command: F) -> F:
     )(command)
     return click.option(
         "--target-bits",
-        type=click.FloatRange(min=1, max=16),
+        type=FiniteRange(min=1, max=16),
         metavar="B",
         help="Of --quant auto: mean bits of the weights; without it, the fewest that keep --max-kl.",
     )(command)

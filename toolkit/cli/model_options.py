@@ -17,6 +17,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 #: model writes them itself in seconds.
 SELF_SAMPLES, SELF_LENGTH = 32, 128
 FILE_SAMPLES, FILE_LENGTH = 16, 512
+MAX_SEED = 2**63 - 1  # of torch's generator
 
 
 def quantization_options(command: F) -> F:
@@ -39,7 +40,13 @@ def quantization_options(command: F) -> F:
             ),
             click.option("--calib-samples", type=click.IntRange(min=1), help="Pieces of calibration text."),
             click.option("--calib-length", type=click.IntRange(min=8), help="Tokens of each piece."),
-            click.option("--seed", type=int, default=0, show_default=True, help="Of self-written calibration text."),
+            click.option(
+                "--seed",
+                type=click.IntRange(0, MAX_SEED),
+                default=0,
+                show_default=True,
+                help="Of self-written calibration text.",
+            ),
             click.option(
                 "--kv-cache",
                 type=click.Choice(["auto", "none", "fp8", "int8"]),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -42,9 +43,18 @@ class Bounds:
         return gates_of(found, max_kl=self.max_kl, max_ppl_increase_pct=self.max_ppl_increase_pct)
 
 
+class FiniteRange(click.FloatRange):
+    """A range of numbers; click's own takes `nan`, which no comparison ever misses."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """Return the number; fails where it is none or has no end."""
+        number: float = super().convert(value, param, ctx)
+        return number if math.isfinite(number) else self.fail(f"{value} is no finite number.", param, ctx)
+
+
 def gate_options(command: F) -> F:
     """Add the quality gates."""
-    bound = click.FloatRange(min=0)
+    bound = FiniteRange(min=0)
     command = click.option(
         "--max-ppl-increase", type=bound, metavar="PCT", help="Exit 7 when perplexity rises by more percent."
     )(command)

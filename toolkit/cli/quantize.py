@@ -44,6 +44,7 @@ def quantize(model: str, folder: Path, as_json: bool, **options: Any) -> None:
     started = time.monotonic()
     with output.progress() as progress:
         source = models.locate(model, progress=progress)
+        convert.need_replaceable(folder, source)
         converted = conversion_plan(models.read(source), options, source)
         needed = plan.memory.checkpoint_bytes(converted.model, converted.recipe, converted.group_size)
         if converted.auto:  # candidates lie beside the checkpoint until the search ends

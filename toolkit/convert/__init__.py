@@ -13,11 +13,29 @@ from pathlib import Path
 from toolkit.convert.conversion import STATE_FILE, Conversion
 from toolkit.convert.kept import outlook_of, survey_of
 from toolkit.convert.search import REPORT, Measure
-from toolkit.files import FolderLock, canonical_json, need_free_bytes, replace_folder, sha256_text, write_json
+from toolkit.errors import UsageError
+from toolkit.files import (
+    FolderLock,
+    canonical_json,
+    need_free_bytes,
+    need_new_folder,
+    replace_folder,
+    sha256_text,
+    write_json,
+)
 from toolkit.forward.device import need_device
 from toolkit.specs import ConversionPlan, ModelSource, Progress, no_progress, to_json
 
-__all__ = ["REPORT", "STATE_FILE", "need_device", "outlook_of", "run", "source_fingerprint", "survey_of"]
+__all__ = [
+    "REPORT",
+    "STATE_FILE",
+    "need_device",
+    "need_replaceable",
+    "outlook_of",
+    "run",
+    "source_fingerprint",
+    "survey_of",
+]
 
 #: Bump when the same plan would give other bytes.
 FORMAT_VERSION = 1
@@ -52,6 +70,16 @@ def run(
         Conversion(plan, source, work).write(progress, measure)
         replace_folder(work, folder)
     return True
+
+
+def need_replaceable(folder: Path, source: ModelSource) -> None:
+    """Raise UsageError where a checkpoint in FOLDER would take the place of something that trtk did not make."""
+    need_new_folder(folder, Path(source.path), example="checkpoints/NAME")
+    if folder.is_dir() and any(folder.iterdir()) and not (folder / STATE_FILE).is_file():
+        raise UsageError(
+            f"{folder} is there already and is no checkpoint of `trtk quantize`, so it is left alone.",
+            hint="Give a new folder with -o, or remove that one.",
+        )
 
 
 def source_fingerprint(source: ModelSource) -> dict[str, object]:
