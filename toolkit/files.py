@@ -118,6 +118,16 @@ class FolderLock:
         self._stream.close()
 
 
+def need_new_folder(folder: Path, source: Path, *, example: str) -> None:
+    """Raise UsageError where FOLDER is none that can be made, or holds SOURCE, which it would take the place of."""
+    if folder.name in {"", ".."}:
+        raise UsageError(f"-o '{folder}' names no folder to make.", hint=f"Try -o {example}.")
+    if file := next((path for path in (folder, *folder.parents) if path.exists() and not path.is_dir()), None):
+        raise UsageError(f"{file} is a file, not a folder.", hint="Give another folder with -o.")
+    if source.resolve().is_relative_to(folder.resolve()):
+        raise UsageError(f"-o {folder} would replace the model itself.", hint="Give another folder with -o.")
+
+
 def replace_folder(made: Path, folder: Path) -> None:
     """Put a finished folder in place by rename; the old one is gone only when the new one is there."""
     old = folder.with_name(f".{folder.name}.old")

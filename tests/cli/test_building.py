@@ -1,6 +1,7 @@
 """What lies in the way of a build: a damaged manifest, leftovers of another plan, a device that is not there."""
 
 import json
+import shutil
 
 import pytest
 import torch
@@ -106,3 +107,36 @@ def test_a_device_that_is_not_there_is_said_before_any_work(model, tmp_path, com
     assert "Error: --device cuda needs an NVIDIA GPU that PyTorch can use; " in result.stderr
     assert "Hint: Use --device cpu" in result.stderr
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("folder", "sentence"),
+    [
+        ("papers", "papers is there already and is no folder of `trtk build`, so it is left alone."),
+        ("papers/draft.txt", "papers/draft.txt is a file, not a folder."),
+        ("papers/draft.txt/engine", "papers/draft.txt is a file, not a folder."),
+        ("models/tiny", "-o models/tiny would replace the model itself."),
+        ("models", "-o models would replace the model itself."),
+        (".", "-o '.' names no folder to make."),
+    ],
+)
+def test_a_build_takes_the_place_of_nothing_but_a_build(model, tmp_path, monkeypatch, folder, sentence):
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(model, "models/tiny")
+    (tmp_path / "papers").mkdir()
+    (tmp_path / "papers/draft.txt").write_text("years of work")
+    before = sorted(path.relative_to(tmp_path) for path in tmp_path.rglob("*"))
+
+    line = ["build", "models/tiny", "--gpu", "a4500", "--quant", "int4_rtn", "-o", folder]
+    result = CliRunner().invoke(main, line)
+
+    assert (result.exit_code, result.stderr.splitlines()[0]) == (2, f"Error: {sentence}")
+    assert sorted(path.relative_to(tmp_path) for path in tmp_path.rglob("*")) == before
+
+
+@pytest.mark.parametrize("removed", ["manifest.json", "plan.json"])
+def test_a_build_that_lost_a_file_is_built_again(model, tmp_path, removed):
+    build(model, tmp_path / "engine")
+    (tmp_path / "engine" / removed).unlink()
+
+    assert build(model, tmp_path / "engine")["is_reused"] is False

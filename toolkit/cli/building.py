@@ -14,6 +14,7 @@ from toolkit import convert, engine, releases, repository
 from toolkit.cli.auto_options import measure_of
 from toolkit.cli.first_start import commands_by_sm
 from toolkit.cli.quality import Bounds, as_document, bounds_left, judge, need_gates
+from toolkit.cli.replacing import need_replaceable
 from toolkit.cli.reusing import Reuse
 from toolkit.convert.conversion import SLOW_TOKENIZER_FILES, TOKENIZER_FILES
 from toolkit.engine import BuildJob, bundle
@@ -36,6 +37,7 @@ def run(
 
     Raises GateError when the checkpoint misses BOUNDS, before anything is compiled; the checkpoint is kept.
     """
+    need_replaceable(folder, source)
     bounds = bounds_left(plan.conversion, bounds or Bounds())
     reuse = Reuse(plan, source, image=job.image if job else "", progress=progress)
     with FolderLock(folder):
