@@ -79,3 +79,19 @@ def test_a_number_that_is_none_is_refused_by_its_option(options, message):
     done = quantize("models/tiny", "-o", "made", *options, quant="auto")
 
     assert (done.exit_code, message in done.stderr) == (2, True), done.stderr
+
+
+def test_a_file_calibrates_a_model_whose_context_is_shorter_than_the_default_piece(home):
+    (home / "text.txt").write_text("Numbers such as 1, 22 and 333 are written in digits.\n" * 200, encoding="utf-8")
+
+    done = quantize("models/tiny", "--calib", "text.txt", "--calib-samples", 1, "-o", "made", quant="fp8")
+
+    assert done.exit_code == 0, done.stderr
+
+
+def test_a_tokenizer_that_is_none_is_named(home):
+    (home / "models/tiny/tokenizer.json").write_text("{}", encoding="utf-8")
+
+    done = quantize("models/tiny", "-o", "made", quant="fp8")
+
+    assert (done.exit_code, "tokenizer.json is no tokenizer: " in done.stderr) == (5, True), done.stderr

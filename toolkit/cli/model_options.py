@@ -145,9 +145,13 @@ def _calibration(model: ModelSpec, options: dict[str, Any]) -> CalibrationSpec:
         raise UsageError(
             f"There is no calibration file {source}.", hint="--calib takes `self`, a file or hf:NAME of a hub data set."
         )
-    length = options["calib_length"] or (SELF_LENGTH if is_self else FILE_LENGTH)
-    if length > model.max_position_embeddings:
-        raise UsageError(f"--calib-length {length} is beyond the model's {model.max_position_embeddings} positions.")
+    longest = model.max_position_embeddings
+    length = options["calib_length"] or min(SELF_LENGTH if is_self else FILE_LENGTH, longest)
+    if length > longest:
+        raise UsageError(
+            f"--calib-length {length} is beyond the model's {longest} positions.",
+            hint=f"Try --calib-length {longest}.",
+        )
     return CalibrationSpec(
         source=hub_text.pinned(source) if is_hub else source,
         text_sha256=None if is_self or is_hub else sha256_file(Path(source)),

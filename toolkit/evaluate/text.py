@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from toolkit.errors import UsageError
-from toolkit.forward.calibration import file_text, need_known, tokenizer_json
+from toolkit.forward.calibration import file_text, need_known, tokenizer_of
 from toolkit.specs import ModelSpec
 
 if TYPE_CHECKING:
@@ -33,10 +33,9 @@ def token_rows(asked: TextSpec, model_folder: Path, spec: ModelSpec) -> torch.Te
     Each row starts with the model's own first token where its tokenizer gives one: such models answer badly without.
     """
     import torch
-    from tokenizers import Tokenizer
 
     path = Path(asked.path) if asked.path else BUNDLED
-    tokenizer = Tokenizer.from_file(str(tokenizer_json(model_folder)))
+    tokenizer = tokenizer_of(model_folder)
     start = [spec.bos_token_id] if spec.bos_token_id in tokenizer.encode("", add_special_tokens=True).ids[:1] else []
     ids = tokenizer.encode(file_text(path), add_special_tokens=False).ids
     length = asked.length or min(LENGTH, spec.max_position_embeddings, max(MIN_LENGTH, len(ids) + len(start)))
@@ -53,5 +52,8 @@ def token_rows(asked: TextSpec, model_folder: Path, spec: ModelSpec) -> torch.Te
 
 
 def _check_length(length: int, spec: ModelSpec) -> None:
-    if length > spec.max_position_embeddings:
-        raise UsageError(f"--length {length} is beyond the model's {spec.max_position_embeddings} positions.")
+    longest = spec.max_position_embeddings
+    if length > longest:
+        raise UsageError(
+            f"--length {length} is beyond the model's {longest} positions.", hint=f"Try --length {longest}."
+        )

@@ -33,6 +33,17 @@ def tokenizer_json(folder: Path) -> Path:
     return path
 
 
+def tokenizer_of(folder: Path) -> Any:
+    """Return the fast tokenizer of a model; raises BuildError where its file is none."""
+    from tokenizers import Tokenizer
+
+    path = tokenizer_json(folder)
+    try:
+        return Tokenizer.from_file(str(path))
+    except Exception as error:  # the package raises nothing narrower
+        raise BuildError(f"{path} is no tokenizer: {error}.", hint="Download it again.") from error
+
+
 def need_known(ids: Sequence[int], vocab_size: int) -> None:
     """Raise BuildError for a token id that the model's embedding has no row of."""
     if max(ids) >= vocab_size:
@@ -45,9 +56,8 @@ def need_known(ids: Sequence[int], vocab_size: int) -> None:
 def from_text(calibration: CalibrationSpec, folder: Path, vocab_size: int) -> torch.Tensor:
     """Return int64 [samples, length]: consecutive pieces of a file's or a hub data set's documents."""
     import torch
-    from tokenizers import Tokenizer
 
-    tokenizer = Tokenizer.from_file(str(tokenizer_json(folder)))
+    tokenizer = tokenizer_of(folder)
     needed = calibration.samples * calibration.length
     ids = _ids(tokenizer, _documents(calibration.source, folder), needed)
     if len(ids) < needed:

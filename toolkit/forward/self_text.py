@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from toolkit.errors import BuildError, UsageError
 from toolkit.files import written_whole
-from toolkit.forward.calibration import tokenizer_json
+from toolkit.forward.calibration import tokenizer_of
 from toolkit.forward.decoder import Decoder, KVCache
 from toolkit.forward.prompts import OPENINGS, QUESTIONS
 from toolkit.specs import CalibrationSpec, ModelSpec, Progress
@@ -91,9 +91,7 @@ class SelfWriter:
 
     def _starts(self, calibration: CalibrationSpec, tokenizer_dir: Path) -> list[list[int]]:
         """Return the first tokens of each sample: openings and questions take turns."""
-        from tokenizers import Tokenizer
-
-        tokenizer = Tokenizer.from_file(str(tokenizer_json(tokenizer_dir)))
+        tokenizer = tokenizer_of(tokenizer_dir)
         openings = [tokenizer.encode(text, add_special_tokens=False).ids[:OPENING_TOKENS] for text in OPENINGS]
         questions = [tokenizer.encode(text, add_special_tokens=False).ids for text in _asked_in_chat(tokenizer_dir)]
         questions = [ids for ids in questions if len(ids) < calibration.length] or openings
