@@ -12,6 +12,7 @@ import pytest
 
 from toolkit import cache
 from toolkit.cache import CHECKPOINTS, Store
+from toolkit.errors import MissingError
 
 LARGE = bytes(range(256)) * 8192  # 2 MiB: large enough to be linked
 SMALL = b'{"small": true}'
@@ -279,3 +280,12 @@ def test_no_cache_is_no_fault(made, tmp_path):
         assert store.put(CHECKPOINTS, "k", made, about={}) is False
         assert store.take(CHECKPOINTS, "k", tmp_path / "out") is False
     assert not Path(tmp_path / "out").exists()
+
+
+def test_a_cache_that_is_a_file_is_one_sentence(tmp_path):
+    (tmp_path / "file").write_text("")
+    store = Store(tmp_path / "file")
+
+    with pytest.raises(MissingError, match="file cannot be used: ") as caught, store.making(CHECKPOINTS, "k"):
+        pass
+    assert caught.value.hint == "TRTK_BUILD_CACHE names another folder; TRTK_BUILD_CACHE=off does without one."

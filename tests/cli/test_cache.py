@@ -79,6 +79,7 @@ def test_gc_keeps_what_is_young_and_fits(root, options, left):
     [
         (["rm"], "Error: Say which entries.\nHint: trtk cache rm KEY, or trtk cache rm --all.\n"),
         (["rm", "aa11", "--all"], "Error: Say which entries.\nHint: trtk cache rm KEY, or trtk cache rm --all.\n"),
+        (["rm", ""], "Error: Say which entries.\n"),  # an unset variable of a script: every key begins with it
         (
             ["rm", "aa12"],
             "Error: There is no cache entry named 'aa12'.\nHint: Did you mean aa11? `trtk cache ls` lists",

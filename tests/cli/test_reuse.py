@@ -126,6 +126,10 @@ def test_what_cannot_be_packed_is_one_sentence(tmp_path):
     assert said.startswith(f"Error: {tmp_path}/odd/manifest.json is not a manifest of this version of trtk: ")
     said = run("bundle", tmp_path / "odd", "-o", "x.zip", code=2)
     assert said == "Error: x.zip is no .tar.zst file.\nHint: -o x.zip.tar.zst\n"
+    (tmp_path / "a.tar.zst").mkdir()
+    said = run("bundle", tmp_path / "odd", "-o", tmp_path / "a.tar.zst", code=2)
+    assert said.startswith(f"Error: {tmp_path}/a.tar.zst is a folder, not a file.\n")
+    (tmp_path / "a.tar.zst").rmdir()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["empty", "odd"]
 
 

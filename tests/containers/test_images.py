@@ -6,7 +6,8 @@ import pytest
 
 from tests.containers.registry import NAME, Registry, digest, serving
 from toolkit import containers
-from toolkit.errors import MissingError
+from toolkit.containers.images import refused
+from toolkit.errors import MissingError, UsageError
 
 pytestmark = pytest.mark.docker
 
@@ -73,3 +74,13 @@ def test_a_registry_that_is_not_there_is_named(docker_daemon):
         pass
     with pytest.raises(MissingError, match=f"The image {host}/x:1 could not be pulled: .*connection refused"):
         containers.need_image(docker_daemon, f"{host}/x:1")
+
+
+@pytest.mark.parametrize("name", ["llama:1", "me/llama:1"])
+def test_a_name_without_a_host_is_looked_for_at_docker_s_own_registry(name):
+    assert refused(name, "denied").hint == "Log in first: docker login docker.io"
+
+
+def test_what_is_no_name_of_an_image_is_refused(docker_daemon):
+    with pytest.raises(UsageError, match="'my image' is no image's name"):
+        containers.need_image(docker_daemon, "my image")

@@ -33,14 +33,18 @@ def _entry(path: Path) -> Entry | None:
     record = record_of(path)
     if record is None:
         return None
-    stats = [file.stat() for file in (path / CONTENT).rglob("*") if file.is_file()]
+    try:
+        stats = [file.stat() for file in (path / CONTENT).rglob("*") if file.is_file()]
+        used_at_s = (path / RECORD).stat().st_mtime
+    except FileNotFoundError:  # removed by another process meanwhile
+        return None
     return Entry(
         kind=record["kind"],
         key=record["key"],
         size_bytes=sum(stat.st_size for stat in stats),
         freed_bytes=sum(stat.st_size for stat in stats if stat.st_nlink == 1),
         made_at=record["made_at"],
-        used_at_s=(path / RECORD).stat().st_mtime,
+        used_at_s=used_at_s,
         about=record["about"],
     )
 

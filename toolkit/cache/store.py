@@ -52,7 +52,7 @@ class Store:
             yield
             return
         path = self._root / kind / f".{key}.lock"
-        with disk_errors_named(path):
+        with _errors_named(self._root):
             path.parent.mkdir(parents=True, exist_ok=True)
             stream = path.open("w")
         with stream:
@@ -134,6 +134,17 @@ class Store:
         return True
 
 
+@contextlib.contextmanager
+def _errors_named(folder: Path) -> Iterator[None]:
+    """Say of a cache that cannot be written how to do without it: no option of a build names its folder."""
+    try:
+        yield
+    except OSError as error:
+        reason = f"{error.strerror or error}: {error.filename}"
+        hint = f"{VARIABLE} names another folder; {VARIABLE}=off does without one."
+        raise MissingError(f"The build cache {folder} cannot be used: {reason}.", hint=hint) from error
+
+
 def _taken(content: Path, made: Path, records: list[dict[str, Any]]) -> bool:
     place_all(content, made)
     found = dict(_files(made))
@@ -160,7 +171,7 @@ def record_of(entry: Path) -> dict[str, Any] | None:
 @contextlib.contextmanager
 def locked(folder: Path, how: int) -> Iterator[None]:
     """Hold the cache's lock, shared or exclusive."""
-    with disk_errors_named(folder):
+    with _errors_named(folder):
         folder.mkdir(parents=True, exist_ok=True)
         stream = (folder / ".lock").open("w")
     with stream:
@@ -171,7 +182,7 @@ def locked(folder: Path, how: int) -> Iterator[None]:
 @contextlib.contextmanager
 def scratch(folder: Path) -> Iterator[Path]:
     """Yield a folder of this process below tmp/; what processes left that died is removed on the way."""
-    with disk_errors_named(folder):
+    with _errors_named(folder):
         (folder / TMP).mkdir(parents=True, exist_ok=True)
         clean(folder)
         lock = tempfile.NamedTemporaryFile(dir=folder / TMP, suffix=".lock", delete=False)  # noqa: SIM115

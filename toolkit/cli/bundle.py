@@ -31,6 +31,8 @@ def bundle(engine: Path, archive: Path | None, as_json: bool) -> None:
     target = archive or Path(f"{engine.absolute().name}{archives.SUFFIX}")
     if not target.name.endswith(archives.SUFFIX):
         raise UsageError(f"{target} is no {archives.SUFFIX} file.", hint=f"-o {target.name}{archives.SUFFIX}")
+    if target.is_dir():
+        raise UsageError(f"{target} is a folder, not a file.", hint=f"-o {target / target.name}")
     with output.progress() as progress:
         manifest = archives.pack(engine, target, progress=progress)
     digest = sha256_file(target)

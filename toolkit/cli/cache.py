@@ -60,7 +60,7 @@ def remove_entries(keys: tuple[str, ...], is_all: bool, as_json: bool) -> None:
     """Remove entries by the beginning of their KEY, as `trtk cache ls` shows it. Build folders keep what they have."""
     from toolkit import cache as caches
 
-    if bool(keys) == is_all:
+    if bool(keys) == is_all or not all(key.strip() for key in keys):  # every key begins with an empty one
         raise UsageError("Say which entries.", hint="trtk cache rm KEY, or trtk cache rm --all.")
     root, kept = _kept()
     wanted = kept if is_all else [entry for key in keys for entry in _named(kept, key)]

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from toolkit.containers.daemon import Daemon, daemon_errors_named, explanation
-from toolkit.errors import MissingError
+from toolkit.errors import MissingError, UsageError
 from toolkit.specs import Progress, no_progress
 
 #: A layer that says this has nothing more to fetch.
@@ -27,6 +27,8 @@ def need_image(daemon: Daemon, reference: str, *, progress: Progress = no_progre
     """Return an image, pulled where the daemon does not have it; raises MissingError when it cannot be had."""
     import docker
 
+    if not reference or any(letter.isspace() for letter in reference):
+        raise UsageError(f"{reference!r} is no image's name.", hint="Give NAME:TAG or NAME@sha256:DIGEST.")
     with daemon_errors_named(daemon):
         try:
             found = daemon.client.images.get(reference)
@@ -58,14 +60,14 @@ def _pull(daemon: Daemon, reference: str, progress: Progress) -> None:
         for done, total in _bytes_of(_checked(events, reference)):
             progress(step, done, total)
     except docker.errors.APIError as error:
-        raise _refused(reference, explanation(error)) from error
+        raise refused(reference, explanation(error)) from error
     progress(step, 1, 1)
 
 
 def _checked(events: Iterable[Mapping[str, Any]], reference: str) -> Iterable[Mapping[str, Any]]:
     for event in events:
         if "error" in event:  # the stream has begun: an error is no status code any more
-            raise _refused(reference, str(event["error"]).rstrip("."))
+            raise refused(reference, str(event["error"]).rstrip("."))
         yield event
 
 
@@ -84,9 +86,12 @@ def _bytes_of(events: Iterable[Mapping[str, Any]]) -> Iterable[tuple[float, floa
             yield sum(done.values()), sum(total.values())
 
 
-def _refused(reference: str, said: str) -> MissingError:
+def refused(reference: str, said: str) -> MissingError:
+    """Return why an image could not be pulled, with what helps."""
     lowered = said.lower()
-    registry = reference.partition("/")[0]
+    registry, slash, _ = reference.partition("/")
+    if not slash or not ("." in registry or ":" in registry or registry == "localhost"):
+        registry = "docker.io"  # where Docker looks for a name without a host
     if "no space left" in lowered:
         hint = "Free space where the daemon keeps images: docker system df; docker image prune."
     elif any(word in lowered for word in ("unauthorized", "denied", "authentication required")):
