@@ -1,5 +1,6 @@
 """What trtk quantize refuses before any work, and what it never takes the place of."""
 
+import json
 import shutil
 
 import pytest
@@ -95,3 +96,31 @@ def test_a_tokenizer_that_is_none_is_named(home):
     done = quantize("models/tiny", "-o", "made", quant="fp8")
 
     assert (done.exit_code, "tokenizer.json is no tokenizer: " in done.stderr) == (5, True), done.stderr
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"num_key_value_heads": "two"}, "config.json has a value of another kind than its field takes: "),
+        ({"rms_norm_eps": "x"}, "config.json has a value of another kind than its field takes: "),
+        ({"quantization_config": 5}, "quantization_config is 5, not an object."),
+        ({"quantization_config": {"quant_method": "gptq", "bits": "x"}}, "of another kind than its field takes: "),
+    ],
+)
+def test_a_config_that_makes_no_sense_is_refused(home, changes, message):
+    path = home / "models/tiny/config.json"
+    path.write_text(json.dumps(json.loads(path.read_text(encoding="utf-8")) | changes), encoding="utf-8")
+
+    done = quantize("models/tiny", "-o", "made")
+
+    assert (done.exit_code, message in done.stderr) == (3, True), done.stderr
+
+
+def test_a_shard_that_is_a_broken_link_is_named(home):
+    path = home / "models/tiny/model.safetensors"
+    path.unlink()
+    path.symlink_to("nowhere")
+
+    done = quantize("models/tiny", "-o", "made")
+
+    assert (done.exit_code, "model.safetensors" in done.stderr) == (5, True), done.stderr

@@ -65,6 +65,16 @@ def test_rope_is_what_transformers_computes_from_the_same_file(name, length):
     assert our_factor == pytest.approx(factor, rel=1e-12)
 
 
+def test_rope_scaling_that_was_added_to_what_transformers_5_wrote_is_followed_as_there():
+    written = transformers_config(HUB["meta-llama/Llama-3.1-8B"][1]).to_dict()
+    added = {"rope_type": "linear", "factor": 4.0, "rope_theta": 5e5}
+
+    spec = spec_of({**written, "rope_scaling": added})
+
+    theirs = transformers_config({**written, "rope_scaling": added}).rope_parameters
+    assert {**spec.rope_scaling, "rope_theta": spec.rope_theta} == theirs == added
+
+
 def test_gemma_3_reads_its_two_ropes_in_the_old_spelling_and_in_the_new():
     """Gemma 3 1B as published, and as transformers 5 writes it: rope_parameters by the type of layer."""
     old = HUB["google/gemma-3-1b-it"][1] | {"rope_scaling": {"rope_type": "linear", "factor": 8.0}}

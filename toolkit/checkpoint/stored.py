@@ -71,7 +71,12 @@ def reader_of(folder: Path) -> Reader | None:
             f"it reads {', '.join(sorted(table))}.",
             hint="Give the model's original 16-bit weights.",
         )
-    return table[method].open(config)
+    try:
+        return table[method].open(config)
+    except (TypeError, ValueError, AttributeError) as error:
+        raise PlanInfeasible(
+            f"{folder}'s quantization_config has a value of another kind than its field takes: {error}.", hint=REFETCH
+        ) from error
 
 
 def quantization_config(folder: Path) -> dict[str, Any] | None:
@@ -79,8 +84,10 @@ def quantization_config(folder: Path) -> dict[str, Any] | None:
     config = json_object(folder / "config.json", hint=REFETCH)
     inline = config.get("quantization_config") or config.get("compression_config")
     inline = inline or (config.get("text_config") or {}).get("quantization_config")
-    if inline:
+    if isinstance(inline, Mapping) and inline:
         return dict(inline)
+    if inline:
+        raise PlanInfeasible(f"{folder}'s quantization_config is {inline!r}, not an object.", hint=REFETCH)
     for name, method in CONFIG_FILES.items():
         if (folder / name).is_file():
             return {"quant_method": method, **json_object(folder / name, hint=REFETCH)}

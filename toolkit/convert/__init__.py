@@ -84,7 +84,8 @@ def need_replaceable(folder: Path, source: ModelSource) -> None:
 
 def source_fingerprint(source: ModelSource) -> dict[str, object]:
     """Return what tells one set of source files from another without reading the weights: names, sizes, times."""
-    files = sorted(path for path in Path(source.path).iterdir() if path.suffix in {".json", ".safetensors"})
+    kinds = {".json", ".safetensors"}
+    files = sorted(path for path in Path(source.path).iterdir() if path.suffix in kinds and path.is_file())
     stats = {path.name: path.stat() for path in files}
     return {
         "revision": source.revision,

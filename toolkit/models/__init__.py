@@ -46,7 +46,13 @@ def read(source: ModelSource) -> ModelSpec:
     generation = folder / "generation_config.json"
     if generation.is_file():  # chat models stop on more tokens than config.json says
         config["eos_token_id"] = json_object(generation, hint=REFETCH).get("eos_token_id", config.get("eos_token_id"))
-    return family_of(architectures[0]).describe(config)
+    family = family_of(architectures[0])
+    try:
+        return family.describe(config)
+    except (TypeError, ValueError, AttributeError) as error:
+        raise PlanInfeasible(
+            f"{folder / 'config.json'} has a value of another kind than its field takes: {error}.", hint=REFETCH
+        ) from error
 
 
 def locate(name: str, *, progress: Progress = no_progress) -> ModelSource:

@@ -118,8 +118,11 @@ def local_rope_theta(config: Mapping[str, Any], default: float) -> float:
 
 
 def _rope_parameters(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the rope settings of full attention in one dict, old spelling or new."""
-    found = config.get("rope_parameters") or config.get("rope_scaling") or {}
+    """Return the rope settings of full attention in one dict, old spelling or new.
+
+    Where both are there, somebody added rope_scaling for longer contexts, and transformers follows it.
+    """
+    found = config.get("rope_scaling") or config.get("rope_parameters") or {}
     if not isinstance(found, Mapping):
         raise PlanInfeasible(f"config.json's rope settings are {found!r}, not an object.")
     return dict(found.get(FULL) or {}) if FULL in found or SLIDING in found else dict(found)
