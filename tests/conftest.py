@@ -1,10 +1,12 @@
 """Shared pieces: tiny random models with known weights, a cache of their own, no way out of this machine."""
 
+import fcntl
 import ipaddress
 import json
 import os
 import signal
 import socket
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -163,6 +165,17 @@ def llama(tmp_path_factory):
     """(folder, Hugging Face's model) of a tiny Llama with grouped-query attention and untied head."""
     folder = tmp_path_factory.mktemp("tiny-llama")
     return folder, save_llama(folder)
+
+
+@pytest.fixture(autouse=True)
+def alone_on_the_daemon(request):
+    """Let one test at a time use the Docker daemon: they look at all of its containers."""
+    if request.node.get_closest_marker("docker") is None:
+        yield
+        return
+    with (Path(tempfile.gettempdir()) / "trtk-docker-tests.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 @pytest.fixture(scope="session")

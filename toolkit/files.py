@@ -98,6 +98,7 @@ _DISK_ERRORS = {
     errno.EDQUOT: ("The disk quota is used up: {path} could not be written.", "Give another folder with -o."),
     errno.EFBIG: ("{path} would be larger than this file system or process allows.", "Check `ulimit -f`."),
     errno.EROFS: ("{path} is on a read-only file system.", "Give another folder with -o."),
+    errno.ENAMETOOLONG: ("The name of {path} is too long for its file system.", "Give a shorter name with -o."),
     errno.EACCES: ("There is no permission to write {path}.", "Give another folder with -o."),
 }
 
@@ -111,7 +112,12 @@ class FolderLock:
     def __enter__(self) -> None:
         with disk_errors_named(self._path):
             self._path.parent.mkdir(parents=True, exist_ok=True)
-            self._stream = self._path.open("w")
+            try:
+                self._stream = self._path.open("w")
+            except FileNotFoundError as error:  # in /proc, say
+                raise MissingError(
+                    f"{self._path.parent} takes no new files.", hint="Give another folder with -o."
+                ) from error
         fcntl.flock(self._stream, fcntl.LOCK_EX)  # freed by the kernel when the process dies, however it dies
 
     def __exit__(self, *exception: object) -> None:

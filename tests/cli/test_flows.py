@@ -250,6 +250,7 @@ def test_only_a_finished_engine_of_the_same_weights_goes_over(model, tmp_path):
 
     for words, code, message in (
         (["migrate", tmp_path / "empty"], 2, "is no folder that `trtk build` finished."),
+        (["migrate", tmp_path / "sq", "-o", tmp_path / "sq"], 2, "is the engine itself."),
         (["migrate", tmp_path / "api"], 2, "holds a deployment of the kind llmapi"),
         (["migrate", tmp_path / "sq"], 3, "int8_sq runs on no GPU in the llmapi flow."),
         (["migrate", tmp_path / "sq"], 3, "trtk build MODEL --gpu a4500 --flow llmapi --quant int4."),

@@ -57,6 +57,7 @@ def test_quantize_auto_verifies_a_bound_on_the_divergence(llama, tmp_path):
         (["--quant", "int4", "--target-bits", "4.5"], "are for --quant auto, not for int4"),
         (["--quant", "auto", "--target-bits", "4.5", "--candidates", "int4,int9"], "no quantization named 'int9'"),
         (["--quant", "auto", "--target-bits", "4.5", "--candidates", "int4"], "nothing to choose"),
+        (["--quant", "auto", "--target-bits", "6", "--pp", "2"], "one entry for the layers of all stages"),
     ],
 )
 def test_a_search_that_cannot_be_meant_is_refused_before_any_work(llama, tmp_path, options, message):

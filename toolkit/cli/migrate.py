@@ -57,6 +57,7 @@ def migrate(
     manifest, old = engine_plan(engine)
     moved = migration.of(old, dropped=drop)
     target = folder or engine.with_name(f"{engine.absolute().name}-{flow}")
+    need_another_folder(engine, target)
     with output.progress() as progress:
         source = models.locate(model or address(manifest), progress=progress)
         if not dry_run:
@@ -94,6 +95,14 @@ def engine_plan(engine: Path) -> tuple[EngineManifest, BuildPlan]:
             f"The manifest of {engine} was written by trtk {manifest.tool_versions.get('trtk')}: {error}.",
             hint="Build it again with this version, then migrate.",
         ) from error
+
+
+def need_another_folder(engine: Path, target: Path) -> None:
+    """Raise UsageError where the migration would take the place of the engine that it comes from."""
+    from toolkit.errors import UsageError
+
+    if target.resolve() == engine.resolve():
+        raise UsageError(f"-o {target} is the engine itself.", hint="Leave -o out, or give another folder.")
 
 
 def address(manifest: EngineManifest) -> str:

@@ -43,6 +43,12 @@ def check(model: ModelSpec, auto: AutoSpec, asked: AskedCheckpoint) -> None:
             f"--target-bits {auto.target_bits:g} is below the {bits[0]} bits of {cheapest(auto.candidates).name}.",
             hint=f"Try --target-bits {bits[0] + 0.5}.",
         )
+    if asked.sharding.pp > 1:
+        raise PlanInfeasible(
+            f"--quant auto gives each layer formats of its own, and with --pp {asked.sharding.pp} a checkpoint has one "
+            "entry for the layers of all stages.",
+            hint="Leave --pp out, or name one format with --quant.",
+        )
     for recipe in auto.candidates:
         storage.check(model, recipe, asked)
         if recipe.default_group_size:
