@@ -15,7 +15,7 @@ from toolkit.checkpoint.source import SourceModel
 from toolkit.checkpoint.writer import Writer, open_writer
 from toolkit.convert import kept
 from toolkit.convert.candidates import Candidates
-from toolkit.convert.grouping import in_float, quantized, side_by_side
+from toolkit.convert.grouping import in_float, quantized
 from toolkit.convert.passing import as_kept
 from toolkit.convert.search import FOLDER as SEARCH
 from toolkit.convert.search import REPORT, Measure, Search, recipes_of
@@ -149,8 +149,8 @@ class Conversion:
 
         linears = {
             part: dataclasses.replace(linear, bias=self._bias(layer, part))
-            for made in side_by_side(of_group, list(groups), layer)
-            for part, linear in made.items()
+            for group in groups
+            for part, linear in of_group(group).items()
         }
         scalars = kv_cache.scales(self.plan.kv_cache, statistics) if self.plan.kv_cache else {}
         return dataclasses.replace(layer, linears=linears, scalars=scalars)
