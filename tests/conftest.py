@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import socket
+import subprocess
 import tempfile
 from pathlib import Path
 
@@ -165,6 +166,25 @@ def llama(tmp_path_factory):
     """(folder, Hugging Face's model) of a tiny Llama with grouped-query attention and untied head."""
     folder = tmp_path_factory.mktemp("tiny-llama")
     return folder, save_llama(folder)
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """Makes file systems of a size (`4m`) below tmp_path; the test is skipped where that needs rights it lacks."""
+    made = []
+
+    def make(size, name="disk"):
+        disk = tmp_path / name
+        disk.mkdir()
+        line = ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", disk]
+        if subprocess.run(line, check=False, capture_output=True).returncode:
+            pytest.skip("only root can mount a small file system")
+        made.append(disk)
+        return disk
+
+    yield make
+    for disk in made:
+        subprocess.run(["umount", "-l", disk], check=True)
 
 
 @pytest.fixture(autouse=True)

@@ -93,37 +93,23 @@ def test_an_edit_of_a_large_file_is_never_handed_on(store, made, tmp_path, how):
     assert how != "by rename" or found
 
 
-def test_nothing_is_kept_on_another_file_system_that_is_full(store, made, tmp_path):
-    disk = tmp_path / "cache"
-    disk.mkdir()
-    line = ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", disk]
-    if subprocess.run(line, check=False, capture_output=True).returncode:
-        pytest.skip("only root can mount a small file system")
-    try:
-        assert store.put(CHECKPOINTS, "k", made, about={}) is False
-        assert kept(tmp_path) == []
-        assert [path.name for path in (disk / "tmp").iterdir()] == []
-    finally:
-        subprocess.run(["umount", disk], check=True)
+def test_nothing_is_kept_on_another_file_system_that_is_full(store, made, tmp_path, small_disk):
+    disk = small_disk("1m", "cache")
+    assert store.put(CHECKPOINTS, "k", made, about={}) is False
+    assert kept(tmp_path) == []
+    assert [path.name for path in (disk / "tmp").iterdir()] == []
     assert files(made) == WHOLE
 
 
-def test_on_another_file_system_files_are_copied(made, tmp_path):
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    line = ["mount", "-t", "tmpfs", "-o", "size=16m", "tmpfs", disk]
-    if subprocess.run(line, check=False, capture_output=True).returncode:
-        pytest.skip("only root can mount a small file system")
-    try:
-        store = Store(disk / "cache")
-        assert store.put(CHECKPOINTS, "k", made, about={}) is True
-        assert (made / "rank0.safetensors").stat().st_nlink == 1
-        assert store.take(CHECKPOINTS, "k", tmp_path / "out") is True
-        assert files(tmp_path / "out") == WHOLE
-        (tmp_path / "out/rank0.safetensors").write_bytes(b"mine now")
-        assert store.take(CHECKPOINTS, "k", tmp_path / "again") is True
-    finally:
-        subprocess.run(["umount", disk], check=True)
+def test_on_another_file_system_files_are_copied(made, tmp_path, small_disk):
+    disk = small_disk("16m")
+    store = Store(disk / "cache")
+    assert store.put(CHECKPOINTS, "k", made, about={}) is True
+    assert (made / "rank0.safetensors").stat().st_nlink == 1
+    assert store.take(CHECKPOINTS, "k", tmp_path / "out") is True
+    assert files(tmp_path / "out") == WHOLE
+    (tmp_path / "out/rank0.safetensors").write_bytes(b"mine now")
+    assert store.take(CHECKPOINTS, "k", tmp_path / "again") is True
 
 
 PUT = """

@@ -128,7 +128,7 @@ def test_a_dry_run_says_which_builder_and_why(model, tmp_path, nvml_folder):  # 
     [
         (("--builder", "docker"), 4, "--builder docker cannot compile for NVIDIA RTX A4500 here: "),
         (("--builder", "remote"), 2, "'remote' is not one of 'auto', 'docker', 'local', 'defer'"),
-        (("--builder-memory", "much"), 2, "'much' is no size; write 64g or 512m."),
+        (("--builder-memory", "much"), 2, "--builder-memory 'much' is no amount."),
         (("--flow", "llmapi", "--builder", "docker"), 2, "the llmapi flow needs no builder."),
     ],
 )

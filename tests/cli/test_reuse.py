@@ -133,20 +133,13 @@ def test_what_cannot_be_packed_is_one_sentence(tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["empty", "odd"]
 
 
-def test_a_full_disk_leaves_no_half_of_a_bundle(model, tmp_path):
+def test_a_full_disk_leaves_no_half_of_a_bundle(model, tmp_path, small_disk):
     build(model, tmp_path / "a")
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    line = ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", disk]
-    if subprocess.run(line, check=False, capture_output=True).returncode:
-        pytest.skip("only root can mount a small file system")
-    try:
-        said = run("bundle", tmp_path / "a", "-o", disk / "a.tar.zst", code=4)
-        assert said.startswith("Check the files")
-        assert "Error: The bundle a.tar.zst needs " in said
-        assert list(disk.iterdir()) == []
-    finally:
-        subprocess.run(["umount", disk], check=True)
+    disk = small_disk("1m")
+    said = run("bundle", tmp_path / "a", "-o", disk / "a.tar.zst", code=4)
+    assert said.startswith("Check the files")
+    assert "Error: The bundle a.tar.zst needs " in said
+    assert list(disk.iterdir()) == []
 
 
 def test_a_damaged_folder_is_not_packed(model, tmp_path):

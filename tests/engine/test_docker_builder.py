@@ -239,18 +239,12 @@ def test_a_flag_of_another_release_is_refused_by_this_ones_compiler(docker_daemo
     need_nothing_left(docker_daemon, folder)
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount a small file system to fill")
-def test_a_full_disk_is_named(docker_daemon, image, tmp_path):
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", str(disk)], check=True)
-    try:
-        folder = folder_of(disk / "build", {"do": "disk"})
-        with pytest.raises(MissingError, match=r"trtllm-build failed: the disk is full\."):
-            compiled(folder, image)
-        need_nothing_left(docker_daemon, folder)
-    finally:
-        subprocess.run(["umount", str(disk)], check=True)
+def test_a_full_disk_is_named(docker_daemon, image, small_disk):
+    disk = small_disk("8m")
+    folder = folder_of(disk / "build", {"do": "disk"})
+    with pytest.raises(MissingError, match=r"trtllm-build failed: the disk is full\."):
+        compiled(folder, image)
+    need_nothing_left(docker_daemon, folder)
 
 
 #: Runs a build like `trtk build` does, in a process of its own.

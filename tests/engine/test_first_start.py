@@ -391,21 +391,14 @@ def test_the_key_that_closes_triton_s_apis_is_new_at_every_start_and_not_in_the_
     assert len(keys) == 2
 
 
-def test_a_full_disk_is_said_and_nothing_half_made_stays(image, made, tmp_path):
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    line = ["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", disk]
-    if subprocess.run(line, check=False, capture_output=True).returncode:
-        pytest.skip("only root can mount a small file system")
-    try:
-        image.behave("fill the disk")
-        code, _, said = image.start(made, "--engines", str(disk))
-        assert code == 4
-        assert "No space left on device" in said
-        assert f"Error: Nothing can be written to {disk}: the disk is full." in said
-        assert [path.name for path in disk.iterdir() if not path.name.endswith(".lock")] == []
-    finally:
-        subprocess.run(["umount", disk], check=True)
+def test_a_full_disk_is_said_and_nothing_half_made_stays(image, made, small_disk):
+    disk = small_disk("4m")
+    image.behave("fill the disk")
+    code, _, said = image.start(made, "--engines", str(disk))
+    assert code == 4
+    assert "No space left on device" in said
+    assert f"Error: Nothing can be written to {disk}: the disk is full." in said
+    assert [path.name for path in disk.iterdir() if not path.name.endswith(".lock")] == []
 
 
 @pytest.mark.skipif(shutil.which("gcc") is None, reason="needs gcc to make a CUDA driver")

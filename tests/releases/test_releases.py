@@ -65,14 +65,7 @@ def test_26_07_is_the_default_and_the_only_one_at_the_security_floor():
     assert [release.name for release in releases.catalogue() if release.is_security_floor_met] == ["26.07"]
 
 
-@pytest.mark.parametrize("flow", ["engine", "llmapi"])
-def test_the_latest_release_with_a_flow(flow):
-    assert releases.latest_with_flow(flow).name == "26.07"
-
-
-def test_an_unknown_flow_or_release_names_the_known_ones():
-    with pytest.raises(UnknownName, match="There is no release flow named 'engines'"):
-        releases.latest_with_flow("engines")
+def test_an_unknown_release_names_the_known_ones():
     with pytest.raises(UnknownName) as caught:
         releases.get("26.08")
     assert "26.07" in caught.value.nearest

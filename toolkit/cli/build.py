@@ -126,6 +126,7 @@ def show_plan(plan: BuildPlan, folder: Path, *, as_json: bool) -> None:
 def compiler_command(plan: BuildPlan, folder: Path) -> list[str] | None:
     """Return the line that compiles the plan's engine below FOLDER; None where nothing is compiled by one."""
     from toolkit import engine
+    from toolkit.engine import attempt
     from toolkit.engine.keys import engine_key
     from toolkit.engine.toolchains import trtllm
 
@@ -136,7 +137,7 @@ def compiler_command(plan: BuildPlan, folder: Path) -> list[str] | None:
         plan,
         checkpoint=str(folder / engine.CHECKPOINT),
         output=str(engines / engine_key(plan.gpu.sm, plan.release)),
-        timing_cache=str(engines / "timing" / "model.cache"),
+        timing_cache=str(engines / attempt.TIMING_CACHE),
     )
 
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from toolkit.cli.amounts import MEMORY_BYTES, amount
 from toolkit.specs import BuildPlan
 
 if TYPE_CHECKING:
@@ -18,7 +18,6 @@ if TYPE_CHECKING:
 F = TypeVar("F", bound=Callable[..., Any])
 BUILDERS = ("auto", "docker", "local", "defer")
 AUTO = "auto"
-UNITS = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
 
 
 def builder_options(command: F) -> F:
@@ -36,7 +35,7 @@ def builder_options(command: F) -> F:
             click.option(
                 "--builder-memory",
                 metavar="SIZE",
-                callback=lambda _context, _option, text: size_of(text),
+                callback=_memory_bytes,
                 help="Memory the compiling container may use, such as 64g; 90 % of the machine's.",
             ),
         )
@@ -45,14 +44,8 @@ def builder_options(command: F) -> F:
     return command
 
 
-def size_of(text: str | None) -> int:
-    """Return the bytes of a size such as 64g; 0 for none."""
-    if text is None:
-        return 0
-    found = re.fullmatch(r"(\d+(?:\.\d+)?)([kmgt]?)i?b?", text.strip().lower())
-    if not found:
-        raise click.BadParameter(f"{text!r} is no size; write 64g or 512m.")
-    return int(float(found[1]) * UNITS[found[2]])
+def _memory_bytes(_context: click.Context, _option: click.Parameter, text: str | None) -> int:
+    return amount("--builder-memory", text, MEMORY_BYTES, example="64g") or 0
 
 
 def assigned(made: BuildPlan, options: dict[str, Any]) -> tuple[BuildPlan, BuildJob | None]:

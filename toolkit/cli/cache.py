@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import re
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from toolkit.cli import output
+from toolkit.cli import amounts, output
+from toolkit.cli.amounts import amount
 from toolkit.errors import UnknownName, UsageError
 from toolkit.specs import to_json
 
@@ -17,8 +17,6 @@ if TYPE_CHECKING:
     from toolkit.cache import Entry
 
 EPILOG = output.examples("trtk cache ls", "trtk cache gc --max-size 200GB --older-than 30d")
-UNITS_BYTES = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
-UNITS_S = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
 #: Remembered hashes of files that nobody has asked about for so long go with the garbage.
 HASHES_KEPT_S = 90 * 86400
 SHOWN_DIGITS = 10
@@ -76,8 +74,8 @@ def collect_garbage(max_size: str | None, older_than: str | None, as_json: bool)
     from toolkit import cache as caches
     from toolkit import hashes
 
-    limit = _amount("--max-size", max_size, UNITS_BYTES, example="200GB")
-    age_s = _amount("--older-than", older_than, UNITS_S, example="30d")
+    limit = amount("--max-size", max_size, amounts.DISK_BYTES, example="200GB")
+    age_s = amount("--older-than", older_than, amounts.TIME_S, example="30d")
     root, _ = _kept()
     gone = caches.collect(root, now_s=time.time(), max_bytes=limit, older_than_s=age_s) if root else ()
     hashes.forget(before_s=time.time() - (age_s or HASHES_KEPT_S))
@@ -96,17 +94,6 @@ def _named(kept: list[Entry], key: str) -> list[Entry]:
     if not found:
         raise UnknownName("cache entry", key, [entry.key for entry in kept], command="trtk cache ls")
     return found
-
-
-def _amount(option: str, text: str | None, units: dict[str, int], *, example: str) -> int | None:
-    """Return a number with a unit; capital letters do not matter."""
-    if text is None:
-        return None
-    found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([a-zA-Z]*)\s*", text)
-    factor = {unit.lower(): factor for unit, factor in units.items()}.get(found[2].lower()) if found else None
-    if found is None or factor is None:
-        raise UsageError(f"{option} {text!r} is no amount.", hint=f"{option} {example}")
-    return int(float(found[1]) * factor)
 
 
 def _row(entry: Entry) -> list[Any]:

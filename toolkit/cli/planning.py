@@ -21,7 +21,7 @@ def check_names(options: dict[str, Any]) -> None:
     if options["quant"] == KEEP:  # only the weights say what it is
         return
     for recipe in auto.candidates if auto else [quant.get(options["quant"])]:
-        plan.check_target(target, recipe, recipes=quant.catalogue())
+        plan.resolve(target, recipe, recipes=quant.catalogue())
 
 
 def plan_of(source: ModelSource, options: dict[str, Any]) -> BuildPlan:

@@ -24,7 +24,6 @@ from toolkit.forward.calibration import CalibrationPass, from_text
 from toolkit.forward.self_text import SELF, SelfWriter, load_ids, save_ids
 from toolkit.models import family_of, parts
 from toolkit.quant import kv_cache
-from toolkit.quant.algorithm import Settings
 from toolkit.quant.float16 import as_dtype
 from toolkit.quant.statistics import Wanted
 from toolkit.specs import ConversionPlan, ModelSource, Progress
@@ -52,7 +51,7 @@ class Conversion:
         self.source = SourceModel(Shards(self.folder), names, plan.model, device=plan.device)
         self.outlook = kept.Outlook()
         self.candidates: Candidates | None = None
-        self.settings = Settings(dtype=getattr(torch, plan.dtype), group_size=plan.group_size)
+        self.dtype: torch.dtype = getattr(torch, plan.dtype)
 
     def write(self, progress: Progress, measure: Measure | None = None) -> None:
         """Write the weights, tokenizer files and config.json (last); MEASURE verifies what a search found."""
@@ -142,7 +141,7 @@ class Conversion:
         def of_group(name: str) -> dict[str, Linear]:
             recipe = assignment.of[layer.index, name] or quant.get("fp16")
             if (layer.index, name) in self.outlook.kept:
-                return as_kept({part: layer.linears[part] for part in groups[name]}, self.plan, self.settings.dtype)
+                return as_kept({part: layer.linears[part] for part in groups[name]}, self.plan, self.dtype)
             if self.candidates:
                 return self.candidates.of(layer, name, recipe)
             return quantized(self.plan, layer, name, recipe=recipe, statistics=statistics.get(name))
@@ -157,7 +156,7 @@ class Conversion:
 
     def _bias(self, layer: Layer, part: str) -> torch.Tensor | None:
         bias = layer.linears[part].bias
-        return None if bias is None else as_dtype(bias, self.settings.dtype, f"The bias of layer {layer.index} {part}")
+        return None if bias is None else as_dtype(bias, self.dtype, f"The bias of layer {layer.index} {part}")
 
     def _calibration(self, progress: Progress) -> CalibrationPass | None:
         if self.plan.calibration is None:

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import re
 import shutil
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
 from toolkit.errors import UsageError
-from toolkit.files import sha256_file
+from toolkit.files import json_object, sha256_file
 from toolkit.specs import Adapter
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
@@ -29,7 +27,10 @@ def read_all(folders: Iterable[Path]) -> tuple[Adapter, ...]:
 
 def read(folder: Path) -> Adapter:
     """Return the adapter in FOLDER; raises UsageError for what is no plain LoRA in safetensors."""
-    config = _config(folder)
+    hint = "PEFT's save_pretrained makes one."
+    if not (folder / CONFIG).is_file():
+        raise UsageError(f"{folder} is no adapter: it has no {CONFIG}.", hint=hint)
+    config = json_object(folder / CONFIG, hint=hint)
     weights = folder / WEIGHTS
     if not weights.is_file():
         raise UsageError(
@@ -60,17 +61,3 @@ def copy(adapters: Iterable[Adapter], folder: Path) -> None:
             shutil.copyfile(Path(adapter.path) / name, target / name)
         if sha256_file(target / WEIGHTS) != adapter.sha256:
             raise UsageError(f"{adapter.path} changed since the plan was made.", hint="Build again.")
-
-
-def _config(folder: Path) -> dict[str, Any]:
-    try:
-        config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise UsageError(
-            f"{folder} is no adapter: it has no {CONFIG}.", hint="PEFT's save_pretrained makes one."
-        ) from None
-    except ValueError as error:
-        raise UsageError(f"{folder / CONFIG} is no JSON: {error}.") from error
-    if not isinstance(config, dict):
-        raise UsageError(f"{folder / CONFIG} holds no object.")
-    return config

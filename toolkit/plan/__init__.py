@@ -12,7 +12,7 @@ from toolkit.plan import build_flags, groups, limits, llm_api, memory, mixed, ro
 from toolkit.plan.engine_options import SPECULATIVE, AskedEngine
 from toolkit.plan.limits import Asked
 from toolkit.plan.storage import AskedCheckpoint
-from toolkit.plan.support import Target
+from toolkit.plan.support import Target, resolve
 from toolkit.specs import (
     AutoSpec,
     BuildPlan,
@@ -33,7 +33,6 @@ __all__ = [
     "AskedCheckpoint",
     "AskedEngine",
     "Target",
-    "check_target",
     "conversion",
     "layout_of",
     "make",
@@ -82,18 +81,6 @@ def conversion(
     )
 
 
-def check_target(target: Target, recipe: QuantRecipe, *, recipes: Iterable[QuantRecipe]) -> None:
-    """Raise PlanInfeasible when no model at all could run so; needs no model."""
-    support.resolve(target, recipe, recipes=recipes)
-
-
-def resolve(
-    target: Target, recipe: QuantRecipe, *, recipes: Iterable[QuantRecipe], model: ModelSpec | None = None
-) -> Target:
-    """Return TARGET with its flow decided: the checkpoint's layout follows from it."""
-    return support.resolve(target, recipe, recipes=recipes, model=model)
-
-
 def layout_of(flow: str) -> str:
     """Return the layout of the checkpoint that a flow reads."""
     return storage.HF if flow == support.LLMAPI else storage.TRTLLM
@@ -105,7 +92,7 @@ def make(converted: ConversionPlan, target: Target, asked: Asked, *, recipes: It
     RECIPES are those that a refusal may recommend.
     """
     model, recipe, gpu = converted.model, converted.recipe, target.gpu
-    target = support.resolve(target, recipe, recipes=recipes, model=model)
+    target = resolve(target, recipe, recipes=recipes, model=model)
     flow = target.flow
     assert converted.layout == layout_of(flow), "the checkpoint is converted for another flow"
     _check_ranks(converted, asked.sharding, gpu)

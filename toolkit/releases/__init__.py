@@ -6,12 +6,11 @@ import functools
 from pathlib import Path
 from typing import Any
 
-from toolkit.errors import UnknownName
 from toolkit.registry import by_name, pick, toml_entry
 from toolkit.releases.contents import build_tool_of, llm_api_of
 from toolkit.specs import Release
 
-__all__ = ["AUTO", "build_tool_of", "catalogue", "default", "facts_of", "get", "latest_with_flow", "llm_api_of", "read"]
+__all__ = ["AUTO", "build_tool_of", "catalogue", "default", "facts_of", "get", "llm_api_of", "read"]
 
 FOLDER = Path(__file__).parent
 #: What a user may write for "the one that trtk recommends".
@@ -51,11 +50,3 @@ def facts_of(release: Release) -> dict[str, Any]:
         "api": llm_api_of(release),
         "default_release": default(),
     }
-
-
-def latest_with_flow(flow: str) -> Release:
-    """Return the newest release that can run FLOW."""
-    for release in catalogue():
-        if flow in release.flows:
-            return release
-    raise UnknownName("release flow", flow, {known for release in catalogue() for known in release.flows})

@@ -77,7 +77,7 @@ def _ask(record: Record, timeout_s: float) -> None:
         # Requests have had their time: the engine answers what it still works on, so that no connection just breaks.
         stop_file(record.server_id).touch()
         _wait(record, until=time.monotonic() + timeout_s / 2)
-        stop_file(record.server_id).unlink()
+        stop_file(record.server_id).unlink(missing_ok=True)  # another `trtk stop` may be at it
     processes.reap(record.endpoint.pid)
 
 
