@@ -31,8 +31,8 @@ def test_an_adapter_is_its_name_rank_linears_and_bytes(tmp_path):
 
 
 WRONG = {
-    "nothing": ("[]", "holds no object."),
-    "broken": ("{", "is no JSON: "),
+    "nothing": ("[]", "is no JSON object."),
+    "broken": ("{", "is not JSON: "),
     "another method": ({**PLAIN, "peft_type": "IA3"}, "describes IA3, not LoRA."),
     "dora": ({**PLAIN, "use_dora": True}, "describes DoRA, not LoRA."),
     "no rank": ({**PLAIN, "r": None}, "needs a rank `r` and a list of `target_modules`; it has None"),
