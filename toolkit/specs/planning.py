@@ -1,0 +1,50 @@
+"""What a plan is asked and what it answers: the workload, the bytes, the speed, the bill."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+#: How a prediction is backed, surest first.
+MEASURED, CALIBRATED, FITTED, EXTRAPOLATED = "measured", "calibrated", "fitted", "extrapolated"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Range:
+    """A number that is not known exactly: 80 % of the truth lies between low and high."""
+
+    low: float
+    mid: float
+    high: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Workload:
+    """What requests look like and how many come; with neither concurrency nor rate, as many as the server takes."""
+
+    isl: float  # input tokens of a request, mean
+    osl: float  # output tokens of a request, mean
+    isl_max: int  # the longest; of a fixed length, isl itself
+    osl_max: int
+    isl_cv: float = 0.0  # standard deviation / mean; 0: every request alike
+    osl_cv: float = 0.0
+    concurrency: int | None = None  # requests in flight, kept up by the clients
+    rate_rps: float | None = None  # requests that arrive each second, at the peak
+    prefix_share: float = 0.0  # of the input tokens, those found in the KV cache
+
+    @property
+    def tokens(self) -> float:
+        """Tokens of a whole request, mean."""
+        return self.isl + self.osl
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prediction:
+    """How fast a server is under a workload; times are of a request, throughput of the whole server."""
+
+    ttft_ms: Range
+    tpot_ms: Range
+    output_tps: Range
+    batch: float  # requests that a decoding step serves
+    bound_by: str  # compute, bandwidth, kv_cache, communication, overhead, batch_size
+    provenance: str  # measured, calibrated, fitted, extrapolated
+    assumptions: tuple[str, ...] = ()  # what was taken for granted, a sentence each
