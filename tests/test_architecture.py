@@ -38,6 +38,8 @@ ROOMS_ALLOWED = {
     | {"files", "hashes", "verifying", "registry", "containers", "processes", "templating", "rope", "workspace"},
     "serve": FLOOR | {"files", "hashes", "verifying", "registry", "containers", "processes", "workspace"},
     "bench": FLOOR | {"files", "registry", "templating"},
+    "monitoring": FLOOR | {"files", "registry", "templating"},
+    "talk": FLOOR | {"bench"},  # one request, through the load tester's own clients
     "repository": FLOOR | {"files", "registry", "templating"},
     "cli": None,  # composes everything
 }
@@ -51,7 +53,9 @@ DOORS = {
     "jinja2": {"templating"},
     "click": {"cli"},
     "rich": {"cli"},
-    "httpx": {"serve", "cli"},
+    "httpx": {"serve", "cli", "monitoring"},
+    "prometheus_client": {"monitoring"},
+    "prompt_toolkit": {"cli"},
     "hpack": {"bench"},
     "matplotlib": {"bench"},
     "tritonclient": {"bench", "repository"},
