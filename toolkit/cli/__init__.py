@@ -26,6 +26,7 @@ COMMANDS = {
     "migrate": "Carry an engine deployment over to the LLM API.",
     "serve": "Start Triton on what `build` made.",
     "status": "Show the servers that trtk started.",
+    "top": "Show what the servers do, live.",
     "logs": "Show a server's log.",
     "stop": "Stop servers and leave nothing behind.",
     "bench": "Load-test a server and write a report.",
