@@ -51,9 +51,9 @@ def sha256_file(path: Path) -> str:
     return digest.hexdigest()
 
 
-def write_text(path: Path, text: str) -> None:
+def write_text(path: Path, text: str, *, mode: int = 0o644) -> None:
     """Write a text file by rename, so that a reader sees the old file or the new one."""
-    with written_whole(path) as temporary:
+    with written_whole(path, mode=mode) as temporary:
         temporary.write_text(text, encoding="utf-8")
 
 
@@ -63,7 +63,7 @@ def write_json(path: Path, document: Any) -> None:
 
 
 @contextlib.contextmanager
-def written_whole(path: Path) -> Iterator[Path]:
+def written_whole(path: Path, *, mode: int = 0o644) -> Iterator[Path]:
     """Yield a temporary path beside PATH; on success it is flushed to disk and renamed, on any error removed."""
     with disk_errors_named(path):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -73,7 +73,7 @@ def written_whole(path: Path) -> Iterator[Path]:
     try:
         with disk_errors_named(path):
             yield temporary
-            temporary.chmod(0o644)  # mkstemp and some writers make private files
+            temporary.chmod(mode)  # mkstemp and some writers make private files
             with temporary.open("rb+") as stream:
                 os.fsync(stream.fileno())
             temporary.replace(path)

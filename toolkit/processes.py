@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -91,6 +92,14 @@ def exit_code(pid: int, *, timeout_s: float) -> int | None:
     while (code := reap(pid)) is None and time.monotonic() < deadline:
         time.sleep(0.02)
     return code
+
+
+def how_it_ended(pid: int, *, timeout_s: float) -> str:
+    """Return ` by SIGKILL` or ` with exit code 3`; empty where this process cannot know."""
+    code = exit_code(pid, timeout_s=timeout_s)
+    if code is None:
+        return ""
+    return f" by {signal.Signals(-code).name}" if code < 0 else f" with exit code {code}"
 
 
 def named(name: str) -> set[Process]:

@@ -103,6 +103,10 @@ def test_a_detached_server_is_served_shown_logged_and_stopped(home, port_options
         "uptime_s": 0,
         "models": ["ensemble"],
         "problem": "",
+        "companions": [],
+        "restarts": 0,
+        "last_failure": "",
+        "is_supervised": True,
     }
 
     code, out, _ = trtk(home, "logs", "-n", "1")
@@ -199,7 +203,7 @@ def test_ctrl_c_while_starting_leaves_nothing_and_exits_130(home, port_options):
 
 @pytest.mark.server
 def test_a_foreground_server_that_dies_is_an_error_with_code_6(home, port_options):
-    running = foreground(home, "serve", "echo", *port_options)
+    running = foreground(home, "serve", "echo", "--restart", "no", *port_options)
     try:
         pid = int(re.search(r"pid (\d+)", running.stdout.readline())[1])
         os.kill(pid, signal.SIGKILL)

@@ -11,14 +11,16 @@ import pytest
 from toolkit import serve
 from toolkit.errors import MissingError, UnknownName, UsageError
 from toolkit.serve import backend, libpython, starting
+from toolkit.serve.backend import Identity
 from toolkit.serve.backends import embedded
 from toolkit.specs import ServeSpec
 
+WHO = Identity(server_id="abc", secret="5ec2e7")
 SPEC = ServeSpec(name="x", repository="/r", backend="embedded", http_port=9000, grpc_port=9001, metrics_port=9002)
 
 
 def test_every_address_is_loopback_and_what_writes_or_maps_memory_is_closed():
-    argv = backend.pick("auto").launch(SPEC, "abc").argv
+    argv = backend.pick("auto").launch(SPEC, WHO).argv
 
     assert Path(argv[0]).name == "tritonserver"
     assert [flag for flag in argv if "address" in flag or "-port" in flag] == [
@@ -29,15 +31,15 @@ def test_every_address_is_loopback_and_what_writes_or_maps_memory_is_closed():
         "--metrics-address=127.0.0.1",
         "--metrics-port=9002",
     ]
-    assert "--http-restricted-api=shared-memory,trace,logging:closed=abc" in argv
-    assert "--grpc-restricted-protocol=shared-memory,trace,logging:closed=abc" in argv
+    assert "--http-restricted-api=model-repository,shared-memory,trace,logging:closed=5ec2e7" in argv
+    assert "--grpc-restricted-protocol=model-repository,shared-memory,trace,logging:closed=5ec2e7" in argv
     assert "--model-control-mode=none" in argv
 
 
 def test_the_backend_directory_is_made_once_in_the_cache_and_its_libraries_resolve(tmp_path, monkeypatch):
     monkeypatch.setenv("TRTK_CACHE", str(tmp_path / "cache"))
     chosen = backend.pick("embedded")
-    launch = chosen.launch(SPEC, "abc")
+    launch = chosen.launch(SPEC, WHO)
     assert not (tmp_path / "cache").exists()
 
     chosen.prepare()
@@ -53,7 +55,7 @@ def test_the_backend_directory_is_made_once_in_the_cache_and_its_libraries_resol
         "triton_python_backend_utils.py",
     ]
     assert [path.name for path in (tmp_path / "cache/triton").glob("*-py*")] == [made.name]
-    launch = chosen.launch(SPEC, "abc")  # now it knows of a libpython that was fetched
+    launch = chosen.launch(SPEC, WHO)  # now it knows of a libpython that was fetched
     assert made.stat().st_mtime_ns == before
     for name in ("libtriton_python.so", "triton_python_backend_stub"):
         libraries = subprocess.run(
@@ -138,7 +140,7 @@ def test_a_repository_that_cannot_be_served_is_refused_before_anything_starts(tm
     assert serve.running() == ()
 
 
-@pytest.mark.parametrize(("ports", "message"), [((1, 2, 2), "The three ports must differ"), ((0, 1, 2), "not a port")])
+@pytest.mark.parametrize(("ports", "message"), [((1, 2, 2), "The ports must differ"), ((0, 1, 2), "not a port")])
 def test_ports_that_cannot_be_meant_are_refused(ports, message):
     from toolkit.serve import ports as checked
 

@@ -55,4 +55,4 @@ def test_the_tail_of_a_log_that_is_not_there_is_empty(tmp_path):
 
     assert triton_log.read_tail(log) == ""
     log.write_text("a" * 10 + "end")
-    assert triton_log.read_tail(log, 3) == "end"
+    assert triton_log.read_tail(log, size=3) == "end"

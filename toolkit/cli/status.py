@@ -50,16 +50,22 @@ def card(one: ServerStatus) -> str:
     """Return a server's lines."""
     end = one.endpoint
     if one.state == "dead":
+        why = f"\n  {one.last_failure}" if one.last_failure else ""
         return (
-            f"{end.name}: dead (was pid {end.pid}, started {end.started_at})\n"
+            f"{end.name}: dead (was pid {end.pid}, started {end.started_at}){why}\n"
             f"  log   {end.log_path}\n  `trtk stop {end.name}` cleans up after it."
         )
     models = ", ".join(one.models) or "-"
     why = f": {one.problem}" if one.problem else ""
-    return (
-        f"{end.name}: {one.state}{why}, pid {end.pid}, up {duration(one.uptime_s)}\n"
-        f"  HTTP {end.http_url}  gRPC {end.grpc_url}\n  models {models}\n  log {end.log_path}"
-    )
+    lines = [
+        f"{end.name}: {one.state}{why}, pid {end.pid}, up {duration(one.uptime_s)}",
+        f"  HTTP {end.http_url}  gRPC {end.grpc_url}",
+        *(f"  {also.name} {also.url}  {also.state}, pid {also.pid}" for also in one.companions),
+        f"  models {models}",
+    ]
+    if one.last_failure:
+        lines.append(f"  started again {one.restarts} times; last: {one.last_failure}")
+    return "\n".join([*lines, f"  log {end.log_path}"])
 
 
 def duration(seconds: float) -> str:

@@ -11,8 +11,18 @@ from toolkit.specs import ServeSpec
 
 #: The environment variable that every process of a server carries; its value is the server's id.
 MARKER = "TRTK_SERVER_ID"
+#: The one that tells a server's companions the secret of Triton's closed APIs, and the header that carries it.
+SECRET, SECRET_HEADER = "TRTK_CLOSED_SECRET", "closed"
 #: The one that names the stop file, which the CPU engine looks for.
 STOP_FILE = "TRTK_STOP_FILE"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Identity:
+    """Who a server is: an id that it tells everybody, and the secret of its closed APIs, which it tells nobody."""
+
+    server_id: str
+    secret: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,7 +40,7 @@ class Backend:
     name: str
     title: str
     prepare: Callable[[], None]
-    launch: Callable[[ServeSpec, str], Launch]
+    launch: Callable[[ServeSpec, Identity], Launch]
     check: Callable[[ServeSpec], None]
 
 

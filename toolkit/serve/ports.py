@@ -16,18 +16,19 @@ from toolkit.specs import ServeSpec
 
 def options(spec: ServeSpec) -> dict[str, int]:
     """Return the ports of a server by the option that sets them."""
-    return {"--http-port": spec.http_port, "--grpc-port": spec.grpc_port, "--metrics-port": spec.metrics_port}
+    own = {"--http-port": spec.http_port, "--grpc-port": spec.grpc_port, "--metrics-port": spec.metrics_port}
+    return own | {option: port for companion in spec.companions for option, port in companion.ports.items()}
 
 
 def check(spec: ServeSpec) -> None:
-    """Raise unless all three ports are valid, different and free."""
+    """Raise unless all ports are valid, different and free."""
     asked = options(spec)
     for option, port in asked.items():
         if not 1 <= port <= 65535:
             raise UsageError(f"{option} {port} is not a port.", hint="Give a number from 1 to 65535.")
     if len(set(asked.values())) < len(asked):
         listing = ", ".join(f"{option} {port}" for option, port in asked.items())
-        raise UsageError(f"The three ports must differ: {listing}.", hint="Give each option its own port.")
+        raise UsageError(f"The ports must differ: {listing}.", hint="Give each option its own port.")
     for option, port in asked.items():
         problem = _bind_error(spec.host, port)
         if problem == errno.EADDRINUSE:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import fcntl
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from toolkit import files, processes, specs, workspace
-from toolkit.errors import UsageError
+from toolkit.errors import ServerError, UsageError
 from toolkit.processes import Process
 from toolkit.serve.backend import MARKER
 from toolkit.specs import Endpoint
@@ -20,17 +22,41 @@ NOT_STARTED = 0
 
 
 @dataclass(frozen=True, kw_only=True)
+class CompanionRecord:
+    """A companion as it was started last."""
+
+    name: str
+    pid: int
+    start_ticks: int
+    restarts: int = 0
+
+    @property
+    def process(self) -> Process:
+        """The companion's process, dead or alive."""
+        return Process(pid=self.pid, start_ticks=self.start_ticks)
+
+
+@dataclass(frozen=True, kw_only=True)
 class Record:
     """A server as its starter left it."""
 
     schema_version: int = SCHEMA_VERSION
     server_id: str
+    secret: str = ""  # of Triton's closed APIs
     endpoint: Endpoint
     boot_id: str
     start_ticks: int  # of the server's process; with its pid, which process it is
     owner_pid: int  # the trtk that started it
     owner_start_ticks: int
     is_ready: bool = False  # it answered the probe
+    is_supervised: bool = False  # its owner watches it, and starts it again
+    is_detached: bool = False  # its owner does nothing else, and ends with it
+    log_start: int = 0  # where in its log the last start begins
+    is_stopping: bool = False  # nobody may start anything of it any more
+    companions: tuple[CompanionRecord, ...] = ()
+    restarts: int = 0  # since it was first started
+    failures: int = 0  # in a row
+    last_failure: str = ""  # a sentence
 
     @property
     def process(self) -> Process:
@@ -48,6 +74,13 @@ class Record:
         if self.boot_id != processes.boot_id():
             return False
         return processes.is_alive(self.owner if self.endpoint.pid == NOT_STARTED else self.process)
+
+    @property
+    def is_held(self) -> bool:
+        """Whether its name is taken: it lives, or its supervisor is about to start it again."""
+        return self.is_alive or (
+            self.is_supervised and self.boot_id == processes.boot_id() and processes.is_alive(self.owner)
+        )
 
     def members(self) -> set[Process]:
         """Return every living process of this server: those that carry its id, and its session while it lives."""
@@ -79,8 +112,8 @@ def read(name: str) -> Record | None:
 
 
 def write(record: Record) -> None:
-    """Write a record by rename."""
-    files.write_json(_file(record.endpoint.name), specs.to_json(record))
+    """Write a record by rename; it holds a secret, so it is for this user alone."""
+    files.write_text(_file(record.endpoint.name), files.canonical_json(specs.to_json(record)), mode=0o600)
 
 
 def remove(record: Record) -> None:
@@ -89,6 +122,39 @@ def remove(record: Record) -> None:
         current = read(record.endpoint.name)
         if current is not None and current.server_id == record.server_id:
             _file(record.endpoint.name).unlink()
+
+
+def is_current(record: Record) -> bool:
+    """Whether this is still the server of its name, and nobody stops it."""
+    current = read(record.endpoint.name)
+    return current is not None and current.server_id == record.server_id and not current.is_stopping
+
+
+def change(record: Record, **changes: Any) -> Record:
+    """Write changes of a server that nobody has stopped; return the record as it is now."""
+    with claimed(record) as current:
+        changed = dataclasses.replace(current, **changes)
+        write(changed)
+    return changed
+
+
+@contextlib.contextmanager
+def claimed(record: Record) -> Iterator[Record]:
+    """Yield the record as it is now, under the lock; raises where another command has stopped its server."""
+    with locked():
+        current = read(record.endpoint.name)
+        if current is None or current.server_id != record.server_id or current.is_stopping:
+            raise stopped_meanwhile(record)
+        yield current
+
+
+class StoppedMeanwhile(ServerError):
+    """Another command stopped the server that this one was working on."""
+
+
+def stopped_meanwhile(record: Record) -> StoppedMeanwhile:
+    """Return the error of a server that another command stopped."""
+    return StoppedMeanwhile(f"The server {record.endpoint.name!r} was stopped by another command.")
 
 
 @contextlib.contextmanager

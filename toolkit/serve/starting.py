@@ -1,22 +1,21 @@
-"""Starting: claim the name, spawn Triton, wait until a one-token probe answers, and say why when it does not."""
+"""Starting: claim the name, spawn Triton, wait until a one-token probe answers, then start its companions."""
 
 from __future__ import annotations
 
 import dataclasses
 import datetime
 import os
-import signal
+import secrets
 import sys
 import time
 import uuid
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from toolkit import processes
-from toolkit.errors import MissingError, ServerError, TrtkError, UsageError
+from toolkit.errors import MissingError, ServerError, UsageError
 from toolkit.serve import backend as backends
-from toolkit.serve import ports, records, stopping, triton_http, triton_log
-from toolkit.serve.backend import Launch
+from toolkit.serve import companions, failing, ports, records, spawning, stopping, triton_http, triton_log
+from toolkit.serve.backend import Identity, Launch
 from toolkit.serve.records import NOT_STARTED, Record
 from toolkit.specs import Endpoint, Progress, ServeSpec, no_progress
 
@@ -31,22 +30,11 @@ def start(spec: ServeSpec, *, on_progress: Progress = no_progress, is_attached: 
     _need_free_name(spec, records.read(spec.name))
     ports.check(spec)
     backend.prepare()
-    record = _claim(spec)
+    record = _claim(spec, is_attached=is_attached)
     try:
-        launch = backend.launch(spec, record.server_id)
         if is_attached:
             _spawn_watcher(record)
-        pid = _spawn(launch.argv, {**os.environ, **launch.environment}, log=Path(record.endpoint.log_path))
-        started = processes.process(pid)
-        record = dataclasses.replace(
-            record,
-            endpoint=dataclasses.replace(record.endpoint, pid=pid),
-            start_ticks=started.start_ticks if started else 0,
-        )
-        records.write(record)
-        _wait(record, on_progress)
-        record = dataclasses.replace(record, is_ready=True)
-        records.write(record)
+        record = bring_up(record, on_progress)
     except BaseException:
         # Ctrl-C too: nothing half-started stays.
         stopping.stop_recorded(record, timeout_s=1.0)
@@ -54,10 +42,38 @@ def start(spec: ServeSpec, *, on_progress: Progress = no_progress, is_attached: 
     return record.endpoint
 
 
+def bring_up(record: Record, on_progress: Progress = no_progress) -> Record:
+    """Start what a record says, Triton first; return the record once everything in it is ready."""
+    spec = record.endpoint.spec
+    launch = backends.pick(spec.backend).launch(spec, Identity(server_id=record.server_id, secret=record.secret))
+    log = Path(record.endpoint.log_path)
+    with records.claimed(record) as current:
+        log_start = log.stat().st_size
+        started = spawning.spawn(launch.argv, {**os.environ, **launch.environment}, log=log)
+        record = dataclasses.replace(
+            current,
+            endpoint=dataclasses.replace(current.endpoint, pid=started.pid),
+            start_ticks=started.start_ticks,
+            companions=(),
+            is_ready=False,
+            log_start=log_start,
+        )
+        records.write(record)
+    _wait(record, on_progress)
+    for companion in spec.companions:
+        on_progress(f"Starting the {companion.name}", 0, 1)
+        try:
+            record = companions.start(record, companion)
+        except ServerError as error:
+            raise failing.explained(record.endpoint, str(error)) from error
+        on_progress(f"Starting the {companion.name}", 1, 1)
+    return records.change(record, is_ready=True)
+
+
 def plan(spec: ServeSpec) -> Launch:
     """Return the command that `start` would run; nothing is written or started."""
     check(spec)
-    return backends.pick(spec.backend).launch(spec, "0" * 32)
+    return backends.pick(spec.backend).launch(spec, Identity(server_id="0" * 32, secret="0" * 32))
 
 
 def check(spec: ServeSpec) -> None:
@@ -80,12 +96,12 @@ def models_in(repository: Path) -> list[str]:
     return sorted(path.parent.name for path in repository.glob("*/config.pbtxt"))
 
 
-def _claim(spec: ServeSpec) -> Record:
+def _claim(spec: ServeSpec, *, is_attached: bool) -> Record:
     """Take the name; clean up after a dead server that has it."""
     with records.locked():
         found = records.read(spec.name)
         _need_free_name(spec, found)
-        record = _new_record(spec)
+        record = _new_record(spec, is_attached=is_attached)
         records.write(record)
         Path(record.endpoint.log_path).write_bytes(b"")
     if found is not None:
@@ -94,7 +110,7 @@ def _claim(spec: ServeSpec) -> Record:
 
 
 def _need_free_name(spec: ServeSpec, found: Record | None) -> None:
-    if found is not None and found.is_alive:
+    if found is not None and found.is_held:
         raise MissingError(
             f"A server named {found.endpoint.name!r} is already running at {found.endpoint.http_url} "
             f"(pid {found.endpoint.pid}).",
@@ -102,11 +118,12 @@ def _need_free_name(spec: ServeSpec, found: Record | None) -> None:
         )
 
 
-def _new_record(spec: ServeSpec) -> Record:
+def _new_record(spec: ServeSpec, *, is_attached: bool) -> Record:
     host = f"[{spec.host}]" if ":" in spec.host else spec.host
     owner = processes.this_process()
     return Record(
         server_id=uuid.uuid4().hex,
+        secret=secrets.token_hex(16),
         endpoint=Endpoint(
             name=spec.name,
             http_url=f"http://{host}:{spec.http_port}",
@@ -121,36 +138,15 @@ def _new_record(spec: ServeSpec) -> Record:
         start_ticks=0,
         owner_pid=owner.pid,
         owner_start_ticks=owner.start_ticks,
+        is_supervised=is_attached,
     )
-
-
-def _spawn(argv: Sequence[str], environment: Mapping[str, str], *, log: Path, stdin: int | None = None) -> int:
-    """Start a process in a session of its own, away from the working folder, which models could import from."""
-    output = os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
-    source = os.open(os.devnull, os.O_RDONLY) if stdin is None else stdin
-    try:
-        return os.posix_spawn(
-            "/bin/sh",
-            ["sh", "-c", 'cd "$0" && exec "$@"', str(log.parent), *argv],
-            environment,
-            file_actions=[
-                (os.POSIX_SPAWN_DUP2, source, 0),
-                (os.POSIX_SPAWN_DUP2, output, 1),
-                (os.POSIX_SPAWN_DUP2, output, 2),
-            ],
-            setsid=True,
-            setsigdef=[signal.SIGPIPE, signal.SIGINT, signal.SIGTERM, signal.SIGHUP],
-        )
-    finally:
-        os.close(output)
-        os.close(source)
 
 
 def _spawn_watcher(record: Record) -> None:
     # The writing end stays open, in this process alone, for as long as it lives: that is what the watcher watches.
     reading, _ = os.pipe()
     argv = [sys.executable, "-m", "toolkit.serve.watcher", record.endpoint.name, record.server_id]
-    _spawn(argv, os.environ, log=Path(record.endpoint.log_path), stdin=reading)
+    spawning.spawn(argv, os.environ, log=Path(record.endpoint.log_path), stdin=reading)
 
 
 def _wait(record: Record, on_progress: Progress) -> None:
@@ -161,12 +157,14 @@ def _wait(record: Record, on_progress: Progress) -> None:
     while not triton_http.is_ready(record.endpoint.http_url, record.server_id):
         elapsed = time.monotonic() - began
         on_progress(step, min(elapsed, limit), limit)
-        log = triton_log.read_tail(Path(record.endpoint.log_path))
+        log = triton_log.read_tail(Path(record.endpoint.log_path), start=record.log_start)
         if not record.is_alive or triton_log.dead_stub(log):
-            raise _failed(record)
+            raise failing.to_start(record)
+        if not records.is_current(record):
+            raise records.stopped_meanwhile(record)
         if elapsed > limit:
-            raise _explained(
-                record, f"The server was not ready after {limit:.0f} s.", hint="Give it longer with --timeout."
+            raise failing.explained(
+                record.endpoint, f"The server was not ready after {limit:.0f} s.", hint="Give it longer with --timeout."
             )
         time.sleep(POLL_S)
     if spec.probe_model:
@@ -174,38 +172,5 @@ def _wait(record: Record, on_progress: Progress) -> None:
         try:
             triton_http.generate_one_token(record.endpoint.http_url, spec.probe_model, timeout_s=left)
         except ServerError as error:
-            raise _explained(record, str(error)) from error
+            raise failing.explained(record.endpoint, str(error)) from error
     on_progress(step, limit, limit)
-
-
-def _failed(record: Record) -> TrtkError:
-    log = triton_log.read_tail(Path(record.endpoint.log_path))
-    port = triton_log.busy_port(log)
-    if port is not None:
-        return ports.busy(record.endpoint.spec, port)
-    failure = triton_log.failure(log)
-    if failure is not None:
-        return _explained(record, f"Model {failure.model!r} could not be loaded: {failure.reason}.")
-    if reason := triton_log.dead_stub(log):
-        return _explained(record, f"A model's Python process could not start: {reason}.")
-    return died(record.endpoint)
-
-
-def died(endpoint: Endpoint) -> ServerError:
-    """Return the error of a server that ended by itself; how it ended is known where it was started."""
-    how = ""
-    exit_code = processes.exit_code(endpoint.pid, timeout_s=2.0)
-    if exit_code is not None:
-        how = f" by {signal.Signals(-exit_code).name}" if exit_code < 0 else f" with exit code {exit_code}"
-    return _error(endpoint, f"The server {endpoint.name!r} (pid {endpoint.pid}) ended{how}.")
-
-
-def _explained(record: Record, message: str, *, hint: str = "") -> ServerError:
-    return _error(record.endpoint, message, hint=hint)
-
-
-def _error(endpoint: Endpoint, message: str, *, hint: str = "") -> ServerError:
-    lines = triton_log.telling_lines(triton_log.read_tail(Path(endpoint.log_path)))
-    shown = "".join(f"\n  {line}" for line in lines)
-    said = f"{message}\nFrom its log, {endpoint.log_path}:{shown}" if lines else message
-    return ServerError(said, hint=f"{hint} `trtk logs {endpoint.name}` shows its log.".strip())

@@ -7,9 +7,21 @@ from pathlib import Path
 
 from toolkit import processes
 from toolkit.errors import UsageError
-from toolkit.serve import records, triton_http
-from toolkit.serve.records import NOT_STARTED, Record
+from toolkit.serve import companions, records, triton_http
+from toolkit.serve.records import NOT_STARTED, CompanionRecord, Record
+from toolkit.serve.starting import models_in
 from toolkit.specs import Endpoint
+
+
+@dataclass(frozen=True, kw_only=True)
+class CompanionStatus:
+    """A further process of a server as it is now."""
+
+    name: str
+    pid: int
+    state: str  # ready, not ready, dead
+    restarts: int
+    url: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,6 +33,10 @@ class ServerStatus:
     uptime_s: float
     models: tuple[str, ...]  # that are ready
     problem: str = ""  # why it is not ready, where that is known
+    companions: tuple[CompanionStatus, ...] = ()
+    restarts: int = 0  # since it was first started, its companions' included
+    last_failure: str = ""  # the sentence of the last one
+    is_supervised: bool = False  # somebody is there who starts it again
 
 
 def running() -> tuple[ServerStatus, ...]:
@@ -53,27 +69,43 @@ def log_path(name: str) -> Path:
 
 
 def _status(record: Record) -> ServerStatus:
-    if not record.is_alive:
-        return ServerStatus(endpoint=record.endpoint, state="dead", uptime_s=0.0, models=())
-    if record.endpoint.pid == NOT_STARTED:
-        return ServerStatus(endpoint=record.endpoint, state="not ready", uptime_s=0.0, models=())
+    is_started = record.is_alive and record.endpoint.pid != NOT_STARTED
     url = record.endpoint.http_url
-    problem = _problem(record)
-    is_ready = not problem and triton_http.is_ready(url, record.server_id)
+    found = tuple(_companion(record, one) for one in record.companions)
+    problem = _problem(record, found) if record.is_held else ""
+    is_ready = is_started and not problem and triton_http.is_ready(url, record.server_id)
     return ServerStatus(
         endpoint=record.endpoint,
-        state="ready" if is_ready else "not ready",
-        uptime_s=round(processes.uptime_s(record.process), 1),
-        models=triton_http.models(url) if is_ready else (),
+        state="ready" if is_ready else "not ready" if record.is_held else "dead",
+        uptime_s=round(processes.uptime_s(record.process), 1) if is_started else 0.0,
+        models=triton_http.models(url, models_in(Path(record.endpoint.spec.repository))) if is_ready else (),
         problem=problem,
+        companions=found,
+        restarts=record.restarts,
+        last_failure=record.last_failure,
+        is_supervised=record.is_supervised and processes.is_alive(record.owner),
     )
 
 
-def _problem(record: Record) -> str:
+def _companion(record: Record, one: CompanionRecord) -> CompanionStatus:
+    spec = companions.spec_of(record, one.name)
+    is_alive = processes.is_alive(one.process)
+    state = "dead" if not is_alive else "ready" if companions.is_ready(spec) else "not ready"
+    return CompanionStatus(name=one.name, pid=one.pid, state=state, restarts=one.restarts, url=spec.url)
+
+
+def _problem(record: Record, found: tuple[CompanionStatus, ...]) -> str:
+    if record.is_stopping:
+        return "it is being stopped"
     # Until the probe answers, its starter says so; when that is gone, Triton's own word counts.
     if not record.is_ready and processes.is_alive(record.owner):
-        return "it is still starting"
+        return "it is still starting" if not record.failures else "it failed and is being started again"
+    if not record.is_alive:
+        return f"its process (pid {record.endpoint.pid}) died"
     # 2.51 goes on calling itself ready when a stub is gone, and answers every request of that model with an error.
     if dead := processes.dead_children(record.endpoint.pid):
-        return f"a model's Python process died (pid {', '.join(map(str, dead))}); start it again"
+        return f"a model's Python process died (pid {', '.join(map(str, dead))})"
+    for one in found:
+        if one.state != "ready":
+            return f"its {one.name} is {one.state} (pid {one.pid})"
     return ""

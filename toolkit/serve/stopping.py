@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import datetime
 import math
 import signal
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Set
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -51,14 +52,15 @@ def stop(name: str, *, timeout_s: float | None = None) -> Stopped:
 def stop_recorded(record: Record, *, timeout_s: float | None = None) -> Stopped:
     """Stop the server of a record."""
     started = time.monotonic()
+    record = _marked(record)
     was_alive = record.is_alive
+    if record.is_detached:
+        processes.send(record.owner, signal.SIGTERM)
     members = record.members()
     if was_alive and record.endpoint.pid != NOT_STARTED:
+        _ask_companions(record)
         _ask(record, record.endpoint.spec.exit_timeout_s + MARGIN_S if timeout_s is None else timeout_s)
-    killed = _kill(record, members)
-    removed = _remove_shared_memory(record)
-    others = [time.time() - processes.uptime_s(one) for one in processes.named("tritonserver")]
-    remove_stub_folders(record.endpoint, others_started=others)
+    killed, removed = clear(record, members)
     records.remove(record)
     return Stopped(
         name=record.endpoint.name,
@@ -67,6 +69,36 @@ def stop_recorded(record: Record, *, timeout_s: float | None = None) -> Stopped:
         killed=killed,
         shared_memory_removed=removed,
     )
+
+
+def clear(record: Record, members: Set[Process] = frozenset()) -> tuple[int, int]:
+    """Kill what is left of a server and remove its shared memory; return how many processes and regions there were."""
+    killed = _kill(record, members | record.members())
+    removed = _remove_shared_memory(record)
+    others = [time.time() - processes.uptime_s(one) for one in processes.named("tritonserver")]
+    remove_stub_folders(record.endpoint, others_started=others)
+    return killed, removed
+
+
+def _marked(record: Record) -> Record:
+    """Say in the record that it ends, so that nobody starts anything of it again; return it as it was last."""
+    with records.locked():
+        current = records.read(record.endpoint.name)
+        if current is None or current.server_id != record.server_id:
+            return record
+        records.write(dataclasses.replace(current, is_stopping=True))
+    return current
+
+
+def _ask_companions(record: Record) -> None:
+    """Let companions end what they still do, while Triton answers."""
+    for one in record.companions:
+        processes.send(one.process, signal.SIGTERM)
+    deadline = time.monotonic() + record.endpoint.spec.exit_timeout_s / 2
+    while any(processes.is_alive(one.process) for one in record.companions) and time.monotonic() < deadline:
+        time.sleep(POLL_S)
+    for one in record.companions:
+        processes.reap(one.pid)
 
 
 def _ask(record: Record, timeout_s: float) -> None:
@@ -86,7 +118,7 @@ def _wait(record: Record, *, until: float) -> None:
         time.sleep(POLL_S)
 
 
-def _kill(record: Record, members: set[Process]) -> int:
+def _kill(record: Record, members: Set[Process]) -> int:
     """Kill what is left. 2.51 with an open gRPC stream gives up at its exit timeout, yet never exits."""
     killed: set[Process] = set()
     deadline = time.monotonic() + KILL_WAIT_S

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from toolkit.errors import ServerError
@@ -27,16 +28,35 @@ def is_ready(url: str, server_id: str) -> bool:
         return False
 
 
-def models(url: str) -> tuple[str, ...]:
-    """Return the names of the models that are ready, none when the server does not answer."""
+def answers(url: str) -> bool:
+    """Whether GET answers 200."""
+    import httpx
+
+    try:
+        return httpx.get(url, timeout=HEALTH_TIMEOUT_S, trust_env=False).status_code == 200
+    except httpx.HTTPError:
+        return False
+
+
+def text(url: str) -> str:
+    """Return what GET answers; empty where it does not."""
+    import httpx
+
+    try:
+        return httpx.get(url, timeout=HEALTH_TIMEOUT_S, trust_env=False).text
+    except httpx.HTTPError:
+        return ""
+
+
+def models(url: str, names: Iterable[str]) -> tuple[str, ...]:
+    """Return which of these models are ready; none when the server does not answer."""
     import httpx
 
     try:
         with _client(url, HEALTH_TIMEOUT_S) as client:
-            answer = client.post("/v2/repository/index", json={"ready": True}).json()
-    except (httpx.HTTPError, ValueError):
+            return tuple(name for name in names if client.get(f"/v2/models/{name}/ready").status_code == 200)
+    except httpx.HTTPError:
         return ()
-    return tuple(sorted({model["name"] for model in answer if isinstance(model, dict)}))
 
 
 def generate_one_token(url: str, model: str, *, timeout_s: float) -> None:

@@ -64,11 +64,12 @@ def telling_lines(log: str, count: int = 12) -> list[str]:
     return [_shortened(line) for line in log.splitlines() if _is_telling(line)][-count:]
 
 
-def read_tail(path: Path, size: int = TAIL_BYTES) -> str:
-    """Return the end of a log; empty when there is none yet."""
+def read_tail(path: Path, *, start: int = 0, size: int = TAIL_BYTES) -> str:
+    """Return the end of a log, beginning at START or later; empty when there is none yet."""
     try:
         with path.open("rb") as stream:
-            stream.seek(max(0, path.stat().st_size - size))
+            end = path.stat().st_size
+            stream.seek(max(start if start <= end else 0, end - size, 0))  # it may have been cut since
             return stream.read().decode(errors="replace")
     except FileNotFoundError:
         return ""

@@ -6,11 +6,8 @@ from collections.abc import Callable
 
 from toolkit.specs.artefacts import (
     MANIFEST_SCHEMA,
-    Endpoint,
     EngineManifest,
     FileRecord,
-    RepositorySpec,
-    ServeSpec,
     manifest_from_json,
 )
 from toolkit.specs.builder_facts import LISTS, SWITCH, BuildFlag, BuildTool, LlmApi
@@ -19,12 +16,19 @@ from toolkit.specs.evaluation import Evaluation, LayerError, QualityGate, gates_
 from toolkit.specs.json_values import from_json, to_json
 from toolkit.specs.load import BenchReport, LoadProfile, RequestRecord
 from toolkit.specs.model import ModelSource, ModelSpec, MoeSpec
+from toolkit.specs.planning import CALIBRATED, EXTRAPOLATED, FITTED, MEASURED, Prediction, Range, Workload
 from toolkit.specs.plans import Adapter, AutoSpec, BuildPlan, CalibrationSpec, Choice, ConversionPlan, Limits, Sharding
+from toolkit.specs.repositories import RepositorySettings, RepositorySpec
+from toolkit.specs.serving import Companion, ContainerOptions, Endpoint, ServeSpec
 
 __all__ = [
+    "CALIBRATED",
     "CPU_SM",
+    "EXTRAPOLATED",
+    "FITTED",
     "LISTS",
     "MANIFEST_SCHEMA",
+    "MEASURED",
     "MIXED_PRECISION",
     "STAYS_16_BIT",
     "SWITCH",
@@ -36,6 +40,8 @@ __all__ = [
     "BuildTool",
     "CalibrationSpec",
     "Choice",
+    "Companion",
+    "ContainerOptions",
     "ConversionPlan",
     "Endpoint",
     "EngineManifest",
@@ -49,14 +55,18 @@ __all__ = [
     "ModelSource",
     "ModelSpec",
     "MoeSpec",
+    "Prediction",
     "Progress",
     "QualityGate",
     "QuantRecipe",
+    "Range",
     "Release",
+    "RepositorySettings",
     "RepositorySpec",
     "RequestRecord",
     "ServeSpec",
     "Sharding",
+    "Workload",
     "from_json",
     "gates_of",
     "manifest_from_json",

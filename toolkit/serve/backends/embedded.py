@@ -15,7 +15,17 @@ from pathlib import Path
 from toolkit import files, workspace
 from toolkit.errors import MissingError, UsageError
 from toolkit.serve import libpython
-from toolkit.serve.backend import MARKER, STOP_FILE, Backend, Launch, shm_prefix, stop_file, triton_id
+from toolkit.serve.backend import (
+    MARKER,
+    SECRET_HEADER,
+    STOP_FILE,
+    Backend,
+    Identity,
+    Launch,
+    shm_prefix,
+    stop_file,
+    triton_id,
+)
 from toolkit.specs import ServeSpec
 
 WHEEL = "nvidia-pytriton"
@@ -23,29 +33,31 @@ INSTALL_HINT = "Install it with `pip install 'trtk[cpu]'`."
 PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
 #: Importing an inference library and compiling a model happen before a stub answers; Triton's own 30 s is too short.
 STUB_TIMEOUT_S = 900
-#: Reached by anyone on this machine in 2.51 otherwise: they can map memory and write files (CVE-2025-23319 and kin).
-CLOSED_APIS = "shared-memory,trace,logging"
+#: Reached by anyone on this machine in 2.51 otherwise: they can map memory, write files (CVE-2025-23319 and kin) and,
+#: where models are loaded on demand, bring code of their own.
+CLOSED_APIS = "model-repository,shared-memory,trace,logging"
 
 
-def launch(spec: ServeSpec, server_id: str) -> Launch:
+def launch(spec: ServeSpec, identity: Identity) -> Launch:
     """Say the command line and the environment; nothing is written."""
     root = _server_root()
     python_dir = str(Path(sys.executable).parent)
     libraries = [str(folder) for folder in libpython.folders()] + _split(os.environ.get("LD_LIBRARY_PATH"))
     environment = {
-        MARKER: server_id,
-        STOP_FILE: str(stop_file(server_id)),
+        MARKER: identity.server_id,
+        STOP_FILE: str(stop_file(identity.server_id)),
         # The stub embeds the first `python3` of PATH, which puts it into this virtual environment. It is isolated:
         # PYTHONPATH, other PYTHON* variables and the user's site-packages mean nothing to it.
         "PATH": os.pathsep.join([python_dir, *_split(os.environ.get("PATH"))]),
         "LD_LIBRARY_PATH": os.pathsep.join(libraries),
     }
-    return Launch(argv=(str(root / "bin" / "tritonserver"), *_flags(spec, server_id)), environment=environment)
+    return Launch(argv=(str(root / "bin" / "tritonserver"), *_flags(spec, identity)), environment=environment)
 
 
-def _flags(spec: ServeSpec, server_id: str) -> list[str]:
+def _flags(spec: ServeSpec, identity: Identity) -> list[str]:
+    closed = f"{CLOSED_APIS}:{SECRET_HEADER}={identity.secret}"
     return [
-        f"--id={triton_id(server_id)}",
+        f"--id={triton_id(identity.server_id)}",
         f"--model-repository={spec.repository}",
         "--model-control-mode=none",
         "--strict-readiness=true",
@@ -56,10 +68,10 @@ def _flags(spec: ServeSpec, server_id: str) -> list[str]:
         f"--http-address={spec.host}",
         f"--http-port={spec.http_port}",
         "--http-thread-count=4",
-        f"--http-restricted-api={CLOSED_APIS}:closed={server_id}",
+        f"--http-restricted-api={closed}",
         f"--grpc-address={spec.host}",
         f"--grpc-port={spec.grpc_port}",
-        f"--grpc-restricted-protocol={CLOSED_APIS}:closed={server_id}",
+        f"--grpc-restricted-protocol={closed}",
         f"--metrics-address={spec.host}",
         f"--metrics-port={spec.metrics_port}",
         "--allow-gpu-metrics=false",
@@ -70,7 +82,7 @@ def _flags(spec: ServeSpec, server_id: str) -> list[str]:
         "--trace-config=level=OFF",
         f"--backend-directory={_backend_root()}",
         f"--backend-config=python,stub-timeout-seconds={STUB_TIMEOUT_S}",
-        f"--backend-config=python,shm-region-prefix-name={shm_prefix(server_id)}",
+        f"--backend-config=python,shm-region-prefix-name={shm_prefix(identity.server_id)}",
     ]
 
 

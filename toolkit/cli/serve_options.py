@@ -1,0 +1,139 @@
+"""Options of `trtk serve` that say how Triton runs: where it listens, how it is kept alive, what a container gets."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from toolkit.cli.amounts import MEMORY_BYTES, amount
+
+if TYPE_CHECKING:
+    from toolkit.serve.targets import Target
+    from toolkit.specs import ContainerOptions, ServeSpec
+
+F = TypeVar("F", bound=Callable[..., Any])
+RESTART = re.compile(r"no|on-failure(?::(?P<count>\d{1,4}))?")
+DEFAULT_RESTARTS = 3
+
+
+def added(command: F, options: Iterable[Callable[[F], F]]) -> F:
+    """Add options so that --help shows them in the order given."""
+    for option in reversed(list(options)):
+        command = option(command)
+    return command
+
+
+def listening_options(command: F) -> F:
+    """Add the options of ports and addresses."""
+    return added(
+        command,
+        (
+            click.option("--http-port", default=8000, show_default=True, help="HTTP port."),
+            click.option("--grpc-port", default=8001, show_default=True, help="gRPC port."),
+            click.option("--metrics-port", default=8002, show_default=True, help="Port of the Prometheus metrics."),
+            click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on; loopback."),
+            click.option("--allow-remote", is_flag=True, help="Let --host be any address: for a container of its own."),
+        ),
+    )
+
+
+def lifetime_options(command: F) -> F:
+    """Add the options of starting, staying alive and ending."""
+    return added(
+        command,
+        (
+            click.option(
+                "--timeout", type=float, metavar="S", help="Seconds it may take to become ready; from its size."
+            ),
+            click.option(
+                "--exit-timeout", default=10.0, show_default=True, metavar="S", help="Seconds for requests to end in."
+            ),
+            click.option(
+                "--restart",
+                default=f"on-failure:{DEFAULT_RESTARTS}",
+                show_default=True,
+                metavar="POLICY",
+                callback=_restarts,
+                help="no, or on-failure[:N]: start it again, at most N times in a row.",
+            ),
+            click.option(
+                "--probe-every",
+                default=30.0,
+                show_default=True,
+                metavar="S",
+                help="Ask for one token where nothing else was answered for so long; 0: never.",
+            ),
+        ),
+    )
+
+
+def container_options(command: F) -> F:
+    """Add the options of the docker backend."""
+    return added(
+        command,
+        (
+            click.option("--image", metavar="NAME", help="Docker: image by tag or digest; the release's own."),
+            click.option(
+                "--gpus", metavar="UUID,…", help="Docker: GPUs by UUID; those that fit, with most free memory."
+            ),
+            click.option(
+                "--memory-limit", metavar="SIZE", callback=_bytes, help="Docker: memory it may use, such as 24g."
+            ),
+            click.option("--cpus", type=float, metavar="N", help="Docker: cores it may use."),
+            click.option("--shm-size", metavar="SIZE", callback=_bytes, help="Docker: size of /dev/shm."),
+            click.option(
+                "--network", default="bridge", show_default=True, metavar="NAME", help="Docker: network; or host."
+            ),
+        ),
+    )
+
+
+def spec_of(target: Target, options: dict[str, Any]) -> ServeSpec:
+    """Return the server that was asked for."""
+    from toolkit.specs import ServeSpec
+
+    return ServeSpec(
+        name=options["name"] or target.name,
+        repository=str(target.repository),
+        backend=options["backend"],
+        host=options["host"],
+        http_port=options["http_port"],
+        grpc_port=options["grpc_port"],
+        metrics_port=options["metrics_port"],
+        startup_timeout_s=options["timeout"] or 180.0,
+        exit_timeout_s=options["exit_timeout"],
+        is_remote_allowed=options["allow_remote"],
+        probe_model=target.probe_model,
+        max_restarts=options["restart"],
+        probe_every_s=options["probe_every"],
+        container=_container(options),
+    )
+
+
+def _container(options: dict[str, Any]) -> ContainerOptions:
+    from toolkit.specs import ContainerOptions
+
+    return ContainerOptions(
+        image=options["image"] or "",
+        network=options["network"],
+        gpu_uuids=tuple(filter(None, (options["gpus"] or "").split(","))),
+        memory_bytes=options["memory_limit"],
+        cpus=options["cpus"] or 0.0,
+        shm_bytes=options["shm_size"],
+    )
+
+
+def _restarts(_context: click.Context, _option: click.Parameter, text: str) -> int:
+    from toolkit.errors import UsageError
+
+    found = RESTART.fullmatch(text)
+    if not found:
+        raise UsageError(f"--restart {text} is no policy.", hint="Give no, on-failure or on-failure:5.")
+    return 0 if text == "no" else int(found["count"] or DEFAULT_RESTARTS)
+
+
+def _bytes(_context: click.Context, option: click.Parameter, text: str | None) -> int:
+    return amount(option.opts[0], text, MEMORY_BYTES, example="24g") or 0

@@ -1,0 +1,53 @@
+"""Asking a running server for one token now and then: readiness alone does not prove that it answers."""
+
+from __future__ import annotations
+
+import re
+import time
+from dataclasses import dataclass, field
+
+from toolkit.errors import ServerError
+from toolkit.serve import triton_http
+from toolkit.specs import Endpoint
+
+#: A busy server may keep one request waiting for long; it shows in the meantime that it answers others.
+PROBE_TIMEOUT_S = 60.0
+#: Probes in a row without an answer, or with an error, after which a server is given up.
+PATIENCE = 2
+ANSWERED = re.compile(r'^nv_inference_request_success\{model="(?P<model>[^"]+)",[^}]*\} (?P<count>\S+)$', re.MULTILINE)
+
+
+@dataclass
+class Prober:
+    """Probes one server; requests of others that were answered since the last look are as good as a probe."""
+
+    endpoint: Endpoint
+    due_s: float = field(default_factory=time.monotonic)
+    answered: float = 0.0
+    failures: int = 0
+
+    def fault(self) -> str:
+        """Return why the server is given up; empty while it answers, or when it is not yet time to ask."""
+        spec = self.endpoint.spec
+        if not (spec.probe_model and spec.probe_every_s) or time.monotonic() < self.due_s + spec.probe_every_s:
+            return ""
+        said = self._look(spec.probe_model)
+        self.due_s = time.monotonic()
+        self.failures = self.failures + 1 if said else 0
+        return said if self.failures >= PATIENCE else ""
+
+    def _look(self, model: str) -> str:
+        before, self.answered = self.answered, self._count(model)
+        if self.answered > before:
+            return ""
+        try:
+            triton_http.generate_one_token(self.endpoint.http_url, model, timeout_s=PROBE_TIMEOUT_S)
+        except ServerError as error:
+            # Every way to answer others counts: a full queue keeps a probe out, too.
+            return "" if self._count(model) > before else str(error)
+        self.answered = self._count(model)
+        return ""
+
+    def _count(self, model: str) -> float:
+        found = ANSWERED.finditer(triton_http.text(self.endpoint.metrics_url))
+        return sum(float(one["count"]) for one in found if one["model"] == model)
