@@ -9,7 +9,7 @@ from typing import Any
 
 from toolkit.registry import toml_document
 
-FLAGS = {"optional", "ragged", "scalar"}
+FLAGS = {"optional", "ragged", "scalar", "own"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,6 +22,7 @@ class Tensor:
     is_optional: bool = False
     is_ragged: bool = False
     is_scalar: bool = False  # reshaped to [ ]: the model sees the batch alone
+    is_own: bool = False  # only where the engine is of our making
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,12 +43,21 @@ class Table:
     steps: tuple[Step, ...] = ()
 
 
-def tables(file: Path, types: Mapping[str, str]) -> dict[str, Table]:
-    """Read every model's table; TYPES says what $logits and its like stand for."""
+def tables(file: Path, types: Mapping[str, str], *, has_own: bool = False) -> dict[str, Table]:
+    """Read every model's table; TYPES says what $logits and its like stand for; HAS_OWN keeps tensors of our own."""
     made: dict[str, Table] = {}
     for model, content in toml_document(file).items():
         made[model] = _table(content, made.get(content.get("like", "")), types)
-    return made
+    return made if has_own else {model: _without_own(table) for model, table in made.items()}
+
+
+def _without_own(table: Table) -> Table:
+    own = {tensor.name for tensor in table.outputs if tensor.is_own}
+    steps = tuple(
+        replace(step, output_map={key: value for key, value in step.output_map.items() if value not in own})
+        for step in table.steps
+    )
+    return replace(table, outputs=tuple(each for each in table.outputs if not each.is_own), steps=steps)
 
 
 def _table(content: Mapping[str, Any], base: Table | None, types: Mapping[str, str]) -> Table:
@@ -79,6 +89,7 @@ def _tensor(row: str, types: Mapping[str, str]) -> Tensor:
         is_optional="optional" in flags,
         is_ragged="ragged" in flags,
         is_scalar="scalar" in flags,
+        is_own="own" in flags,
     )
 
 
