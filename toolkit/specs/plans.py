@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from toolkit.specs.catalogue import GpuSpec, QuantRecipe, Release
 from toolkit.specs.model import ModelSpec
+from toolkit.specs.repositories import RepositorySettings
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,4 +106,5 @@ class BuildPlan:
     kv_bytes: int  # of the KV pool: what is left of the GPU, or what the CPU engine takes
     build_flags: tuple[Choice, ...] = ()  # of trtllm-build, without dashes; of the LLM API, its YAML's keys, dotted
     adapters: tuple[Adapter, ...] = ()
+    repository: RepositorySettings = field(default_factory=RepositorySettings)  # what was asked of it; compiles nothing
     choices: tuple[Choice, ...] = ()
