@@ -56,6 +56,9 @@ class TritonPythonModel:
         settings = parameters(args)
         config = json.loads(args["model_config"])
         self.engine = settings.get("tensorrt_llm_model_name", "tensorrt_llm")
+        # Where several models share a server, each has a preprocessing and a postprocessing of its own.
+        self.preprocessing = settings.get("preprocessing_model_name", "preprocessing")
+        self.postprocessing = settings.get("postprocessing_model_name", "postprocessing")
         self.is_decoupled = config.get("model_transaction_policy", {}).get("decoupled", False)
         self.pool = ThreadPoolExecutor(int(settings.get("max_requests_in_flight", 64)), "request")
         self.running: dict[str, Any] = {}
@@ -95,7 +98,9 @@ class TritonPythonModel:
         # Tensors that config.pbtxt reshapes to the batch alone come as [1]; the models behind take them as [1, 1].
         asked = {name: v.reshape(-1, 1) if v.ndim == 1 else v for name, v in tensors_of(request).items()}
         check(asked)
-        tokens = self.call("preprocessing", {TO_PREPROCESSING[k]: v for k, v in asked.items() if k in TO_PREPROCESSING})
+        tokens = self.call(
+            self.preprocessing, {TO_PREPROCESSING[k]: v for k, v in asked.items() if k in TO_PREPROCESSING}
+        )
         inputs = {TO_ENGINE[name]: value for name, value in tokens.items()}
         inputs |= {RENAMED.get(name, name): v for name, v in asked.items() if name not in TO_PREPROCESSING}
         inputs = {name: v for name, v in inputs.items() if name not in {"num_draft_tokens", "use_draft_logits"}}
@@ -111,23 +116,23 @@ class TritonPythonModel:
             if text is not None:
                 sender.send(pb_utils.InferenceResponse([pb_utils.Tensor("text_output", text), *others]))
         if held.size:
-            text = self.call("postprocessing", batch_of(held))["OUTPUT"]
+            text = self.call(self.postprocessing, batch_of(held))["OUTPUT"]
             sender.send(pb_utils.InferenceResponse([pb_utils.Tensor("text_output", text), *others]))
 
     def text_of(self, held: np.ndarray, answer: dict[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray | None]:
         """Return the new text, or keep tokens back that end inside a character."""
         tokens, lengths = answer["output_ids"], answer["sequence_length"]
         if tokens.shape[:2] != (1, 1):
-            return held, self.call("postprocessing", {"TOKENS_BATCH": tokens, "SEQUENCE_LENGTH": lengths})["OUTPUT"]
+            return held, self.call(self.postprocessing, {"TOKENS_BATCH": tokens, "SEQUENCE_LENGTH": lengths})["OUTPUT"]
         tokens = np.concatenate([held, tokens[:, :, : lengths[0, 0]]], axis=2)
-        text = self.call("postprocessing", batch_of(tokens))["OUTPUT"]
+        text = self.call(self.postprocessing, batch_of(tokens))["OUTPUT"]
         if text[0].decode().endswith(REPLACEMENT):
             return tokens, None
         return np.empty((1, 1, 0), np.int32), text
 
     def call(self, model: str, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Call a model that answers once."""
-        outputs = list(TO_ENGINE) if model == "preprocessing" else ["OUTPUT"]
+        outputs = list(TO_ENGINE) if model == self.preprocessing else ["OUTPUT"]
         return arrays_of(request_for(model, inputs, outputs, "").exec())
 
     def watch(self) -> None:
