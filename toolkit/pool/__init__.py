@@ -1,0 +1,1 @@
+"""Several models on one device: loaded when they are asked for, unloaded when room is needed."""
