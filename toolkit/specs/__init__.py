@@ -20,6 +20,15 @@ from toolkit.specs.planning import CALIBRATED, EXTRAPOLATED, FITTED, MEASURED, P
 from toolkit.specs.plans import Adapter, AutoSpec, BuildPlan, CalibrationSpec, Choice, ConversionPlan, Limits, Sharding
 from toolkit.specs.repositories import RepositorySettings, RepositorySpec
 from toolkit.specs.serving import Companion, ContainerOptions, Endpoint, ServeSpec
+from toolkit.specs.speed import (
+    ArchitectureRates,
+    Calibration,
+    CalibrationPoint,
+    LinkRates,
+    ServerSetup,
+    Speculation,
+    SpeedConstants,
+)
 
 __all__ = [
     "CALIBRATED",
@@ -33,11 +42,14 @@ __all__ = [
     "STAYS_16_BIT",
     "SWITCH",
     "Adapter",
+    "ArchitectureRates",
     "AutoSpec",
     "BenchReport",
     "BuildFlag",
     "BuildPlan",
     "BuildTool",
+    "Calibration",
+    "CalibrationPoint",
     "CalibrationSpec",
     "Choice",
     "Companion",
@@ -50,6 +62,7 @@ __all__ = [
     "GpuSpec",
     "LayerError",
     "Limits",
+    "LinkRates",
     "LlmApi",
     "LoadProfile",
     "ModelSource",
@@ -65,7 +78,10 @@ __all__ = [
     "RepositorySpec",
     "RequestRecord",
     "ServeSpec",
+    "ServerSetup",
     "Sharding",
+    "Speculation",
+    "SpeedConstants",
     "Workload",
     "from_json",
     "gates_of",
