@@ -59,6 +59,7 @@ DOORS = {
     "hpack": {"bench"},
     "matplotlib": {"bench"},
     "tritonclient": {"bench", "repository"},
+    "yaml": {"repository"},
     "transformers": {"engine"},
     "gguf": {"models"},
     "pyarrow": {"forward"},

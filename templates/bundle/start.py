@@ -76,6 +76,7 @@ def run(asked: argparse.Namespace) -> int:
     if is_engine:
         engine = engines.ensure(bundle, gpu, asked.engines, files=files, is_verified=is_verified)
         engines.link(engine, asked.run_dir / "engine")
+        engines.link(BUNDLE / "model_repository", asked.run_dir / "repository")
     if not asked.build_only:
         triton.become(bundle["world_size"] if is_engine else 1, asked.triton)  # the LLM API starts its own ranks
     return 0

@@ -106,7 +106,7 @@ def folder(tmp_path):
             "preprocessing",
             '"/tokenizer"',
             '"${tokenizer_dir}"',
-            "preprocessing: '${' was left in config.pbtxt.",
+            "preprocessing: tokenizer_dir is still ${tokenizer_dir}: it is taken for a path.",
         ),
         (
             "preprocessing",

@@ -36,8 +36,8 @@ SPECS = {
         dtype="bfloat16",
         max_queue_size=256,
         max_queue_delay_microseconds=100,
-        postprocessing_instances=4,
-        max_tokens_in_paged_kv_cache=65536,
+        instances={"postprocessing": 4},
+        parameters={"tensorrt_llm": {"max_tokens_in_paged_kv_cache": "65536"}},
     ),
 }
 

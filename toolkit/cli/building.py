@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from toolkit import convert, engine, releases, repository
+from toolkit import convert, engine, repository
+from toolkit.cli import repositories
 from toolkit.cli.auto_options import measure_of
 from toolkit.cli.first_start import commands_by_sm
 from toolkit.cli.quality import Bounds, as_document, bounds_left, judge, need_gates
@@ -20,8 +20,8 @@ from toolkit.convert.conversion import SLOW_TOKENIZER_FILES, TOKENIZER_FILES
 from toolkit.engine import BuildJob, bundle
 from toolkit.files import FolderLock, replace_folder, write_json
 from toolkit.models import adapters
-from toolkit.plan import build_flags, engine_options, memory
-from toolkit.specs import BuildPlan, EngineManifest, ModelSource, Progress, RepositorySpec, to_json
+from toolkit.plan import tensors
+from toolkit.specs import BuildPlan, EngineManifest, ModelSource, Progress, to_json
 
 
 def run(
@@ -38,6 +38,7 @@ def run(
     Raises GateError when the checkpoint misses BOUNDS, before anything is compiled; the checkpoint is kept.
     """
     need_replaceable(folder, source)
+    repositories.files_of(plan, None)  # what was set cannot be: said before any work
     bounds = bounds_left(plan.conversion, bounds or Bounds())
     reuse = Reuse(plan, source, image=job.image if job else "", progress=progress)
     with FolderLock(folder):
@@ -65,7 +66,7 @@ def _steps(
     """Carry the steps out in WORK, and return what they say about themselves."""
     job = dataclasses.replace(job, folder=work) if job else None
     converted = plan.conversion
-    needed = memory.checkpoint_bytes(converted.model, converted.recipe, converted.group_size)
+    needed = sum(tensors.checkpoint_bytes(converted))
     checkpoint = work / engine.CHECKPOINT
 
     def quantize() -> None:
@@ -87,7 +88,9 @@ def _steps(
         "compile": lambda: versions.update(
             reuse.engine(work / engine.ENGINE, lambda: engine.compile_plan(plan, work, job=job, progress=progress))
         ),
-        "repository": lambda: repository.write(repository.render(repository_spec(plan)), work / engine.REPOSITORY),
+        "repository": lambda: repository.write(
+            repositories.files_of(plan, work / engine.TOKENIZER), work / engine.REPOSITORY
+        ),
         "first start": lambda: None if plan.gpu.is_cpu else bundle.write_entry(plan, work, commands_by_sm(plan)),
         "plan": lambda: write_json(work / "plan.json", to_json(plan)),
     }
@@ -142,52 +145,3 @@ def _put_tokenizer(plan: BuildPlan, work: Path) -> None:
     for name in (*TOKENIZER_FILES, *SLOW_TOKENIZER_FILES):
         if (checkpoint / name).is_file():
             shutil.copyfile(checkpoint / name, target / name)
-
-
-def repository_spec(plan: BuildPlan) -> RepositorySpec:
-    """Return what the Triton repository of a plan says."""
-    if plan.flow == "llmapi":
-        return _llm_api_spec(plan)
-    is_cpu = plan.gpu.is_cpu
-    is_paged = is_cpu or build_flags.value_of(plan.build_flags, "use_paged_context_fmha") != build_flags.OFF
-    return RepositorySpec(
-        layout="inflight_batcher",
-        engine_backend="openvino" if is_cpu else "tensorrtllm",
-        tokenizer_dir="../tokenizer",
-        engine_dir="../engine" if is_cpu else bundle.ENGINE_LINK,
-        max_batch_size=plan.limits.max_batch_size,
-        max_seq_len=plan.limits.max_seq_len,
-        max_num_tokens=plan.limits.max_num_tokens,
-        dtype=plan.conversion.dtype,
-        kv_cache_bytes=plan.kv_bytes if is_cpu else 0,
-        bls_instances=1 if is_cpu else plan.limits.max_batch_size,
-        max_beam_width=int(build_flags.value_of(plan.build_flags, "max_beam_width") or 1),
-        is_kv_cache_reuse_enabled=is_paged,
-        is_chunked_context_enabled=is_paged,
-        engine_parameters=engine_options.parameters(plan.build_flags),
-    )
-
-
-def _llm_api_spec(plan: BuildPlan) -> RepositorySpec:
-    api = releases.llm_api_of(plan.release)
-    assert api, "the plan's flow needs it"
-    return RepositorySpec(
-        layout="llmapi",
-        engine_backend="llmapi",
-        tokenizer_dir="../tokenizer",
-        engine_dir=f"../{engine.CHECKPOINT}",
-        max_batch_size=plan.limits.max_batch_size,
-        max_seq_len=plan.limits.max_seq_len,
-        max_num_tokens=plan.limits.max_num_tokens,
-        dtype=plan.conversion.dtype,
-        llm_api={key.name: _typed(key.value, api.keys[key.name]) for key in plan.build_flags},
-    )
-
-
-def _typed(value: str, kind: str) -> Any:
-    """Return a key's value as YAML's own kind."""
-    if kind == "texts":
-        return value.split()
-    if kind in {"boolean", "integer", "fraction"}:
-        return json.loads(value)
-    return value

@@ -21,7 +21,7 @@ REPOSITORY = RepositorySpec(
     max_batch_size=8,
     max_seq_len=2048,
     max_num_tokens=2048,
-    max_tokens_in_paged_kv_cache=2048,
+    parameters={"tensorrt_llm": {"max_tokens_in_paged_kv_cache": "2048"}},
 )
 CONFIG = "config.pbtxt"
 

@@ -16,6 +16,8 @@ ENTRY, PARTS, DOCUMENT = "start.py", "first_start", "bundle.json"
 CHECKPOINT_PLACE, OUTPUT_PLACE, TIMING_CACHE_PLACE = "{checkpoint}", "{output}", "{timing_cache}"
 #: Where a bundle finds the engine of the GPU that it runs on: a link that its start makes inside the container.
 ENGINE_LINK = "/tmp/trtk/engine"
+#: The same for its model repository, of which NVIDIA's backend reads a file.
+REPOSITORY_LINK = "/tmp/trtk/repository"
 SCHEMA = 1
 
 

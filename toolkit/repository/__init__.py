@@ -3,12 +3,26 @@
 from __future__ import annotations
 
 from toolkit import registry
-from toolkit.repository.checking import check
+from toolkit.repository.checking import Result, check, examine, need_right
+from toolkit.repository.guiding import vocabulary
 from toolkit.repository.layout import Layout
+from toolkit.repository.seen import EngineFacts, Surroundings
 from toolkit.repository.writing import write
 from toolkit.specs import RepositorySpec
 
-__all__ = ["Layout", "catalogue", "check", "render", "write"]
+__all__ = [
+    "EngineFacts",
+    "Layout",
+    "Result",
+    "Surroundings",
+    "catalogue",
+    "check",
+    "examine",
+    "need_right",
+    "render",
+    "vocabulary",
+    "write",
+]
 
 
 def catalogue() -> dict[str, Layout]:

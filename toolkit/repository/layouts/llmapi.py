@@ -7,26 +7,33 @@ from collections.abc import Mapping
 from typing import Any
 
 from toolkit import templating
+from toolkit.errors import PlanInfeasible, UnknownName
 from toolkit.repository import tensors
 from toolkit.repository.layout import Layout
 from toolkit.repository.layouts.inflight_batcher import FOLDER as ENGINE_FOLDER
-from toolkit.repository.layouts.inflight_batcher import TABLES, TYPES
+from toolkit.repository.layouts.inflight_batcher import TABLES, TYPES, python_files
 from toolkit.specs import RepositorySpec
 
+#: The model has the name and the tensors of the engine flow's ensemble unless another name is asked for.
 FOLDER, MODEL = "llmapi", "ensemble"
-PYTHON_FILES = (
-    f"{FOLDER}/{MODEL}/1/model.py",
-    f"{FOLDER}/{MODEL}/1/contract.py",
-    f"{ENGINE_FOLDER}/shared/served.py",
-)
+SHARED_FILES = ("served", "chat", "families")
 CANCELLATION_CHECK_MS = 100
 
 
 def render(spec: RepositorySpec) -> dict[str, str]:
     """Return the model's config, its Python and model.yaml."""
-    table = tensors.tables(TABLES, {"$logits": "FP32", "$encoder": "FP16", "$prompt_table": TYPES[spec.dtype]})[MODEL]
+    types = {"$logits": "FP32", "$encoder": "FP16", "$prompt_table": TYPES[spec.dtype]}
+    table = tensors.tables(TABLES, types, has_own=True)[MODEL]
+    name = spec.model_name
+    if unknown := sorted(spec.instances.keys() - {name}):
+        raise UnknownName("model of this repository with instances", unknown[0], [name])
+    if (count := spec.instances.get(name, 1)) > 1:
+        raise PlanInfeasible(
+            f"{count} instances of {name} would load the model {count} times on the same GPUs.",
+            hint="Start a server for each set of GPUs instead.",
+        )
     config = {
-        "name": MODEL,
+        "name": name,
         "backend": "python",
         "max_batch_size": spec.max_batch_size,
         # Triton takes it from here: the launcher of NVIDIA's images switches the other way, auto-complete, off.
@@ -38,13 +45,14 @@ def render(spec: RepositorySpec) -> dict[str, str]:
         "instances": 1,
         "parameters": {},
     }
-    sources = (templating.directory() / path for path in PYTHON_FILES)
+    sources = python_files(FOLDER, MODEL, SHARED_FILES)
     return dict(
         sorted(
             {
-                f"{MODEL}/config.pbtxt": templating.render(f"{ENGINE_FOLDER}/config.pbtxt.j2", config),
-                f"{MODEL}/1/model.yaml": yaml_of(spec),
-                **{f"{MODEL}/1/{path.name}": path.read_text(encoding="utf-8") for path in sources},
+                **spec.files,
+                f"{name}/config.pbtxt": templating.render(f"{ENGINE_FOLDER}/config.pbtxt.j2", config),
+                f"{name}/1/model.yaml": yaml_of(spec),
+                **{f"{name}/1/{file}": text for file, text in sources.items()},
             }.items()
         )
     )
@@ -55,10 +63,10 @@ def yaml_of(spec: RepositorySpec) -> str:
     settings = {
         "model": spec.engine_dir,
         "backend": "pytorch",
+        "triton_config.cancellation_check_period_ms": CANCELLATION_CHECK_MS,
         **spec.llm_api,
         "triton_config.decoupled": True,
         "triton_config.max_batch_size": spec.max_batch_size,
-        "triton_config.cancellation_check_period_ms": CANCELLATION_CHECK_MS,
     }
     return templating.render(f"{FOLDER}/model.yaml.j2", {"settings": nested(settings)})
 
