@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import json
 import ssl
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -64,8 +64,9 @@ class Response:
 class Client:
     """Connections to one server; as many as there are requests in flight."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, *, headers: Mapping[str, str] | None = None) -> None:
         self._url: SplitResult = urlsplit(url)
+        self._headers = "".join(f"{name}: {value}\r\n" for name, value in (headers or {}).items())
         self._prefix = self._url.path.rstrip("/")
         self._idle: list[Connection] = []
 
@@ -104,7 +105,7 @@ class Client:
     async def _start(self, method: str, path: str, body: bytes) -> Response:
         head = (
             f"{method} {self._prefix}{path} HTTP/1.1\r\nHost: {self._url.netloc}\r\n"
-            f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+            f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n{self._headers}\r\n"
         )
         while True:
             connection = self._idle.pop() if self._idle else await self._open()

@@ -29,6 +29,8 @@ COMMANDS = {
     "top": "Show what the servers do, live.",
     "logs": "Show a server's log.",
     "stop": "Stop servers and leave nothing behind.",
+    "infer": "Ask a server one thing.",
+    "chat": "Talk with what is served.",
     "bench": "Load-test a server and write a report.",
     "doctor": "Look at what this machine can do, and what to install.",
     "cache": "Show and clear what builds have in common.",

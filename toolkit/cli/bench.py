@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import datetime
-import importlib.util
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -13,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from toolkit.cli import output
+from toolkit.cli import output, reaching
 
 if TYPE_CHECKING:
     from toolkit.bench import Run, Snapshot
@@ -90,7 +89,7 @@ def profile_from(options: Mapping[str, Any]) -> LoadProfile:
     if not requests and not options["duration"]:
         requests = DEFAULT_REQUESTS_PER_SLOT * concurrency
     return LoadProfile(
-        url=options["url"] or url_of_running_server(),
+        url=options["url"] or reaching.triton_url(reaching.ready_server()),
         model=options["model"],
         concurrency=concurrency,
         requests=requests,
@@ -106,23 +105,6 @@ def profile_from(options: Mapping[str, Any]) -> LoadProfile:
         slos=options["slos"],
         price=options["price"],
     )
-
-
-def url_of_running_server() -> str:
-    """Return the address of the server that trtk started; gRPC where it is installed."""
-    from toolkit import serve
-    from toolkit.errors import MissingError, UsageError
-
-    ready = [status.endpoint for status in serve.running() if status.state == "ready"]
-    if not ready:
-        raise MissingError(
-            "No server is running here.", hint="Start one with `trtk serve ENGINE --detach`, or give --url."
-        )
-    if len(ready) > 1:
-        names = ", ".join(f"{endpoint.name} (grpc://{endpoint.grpc_url})" for endpoint in ready)
-        raise UsageError(f"{len(ready)} servers are running: {names}.", hint="Choose one with --url.")
-    has_grpc = all(importlib.util.find_spec(name) for name in ("grpc", "hpack", "tritonclient"))
-    return f"grpc://{ready[0].grpc_url}" if has_grpc else ready[0].http_url
 
 
 def default_folder(profile: LoadProfile) -> Path:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from toolkit.cli import output
+from toolkit.cli import output, reaching
 from toolkit.errors import MissingError, ServerError, UnknownName
 from toolkit.specs import to_json
 
@@ -74,9 +74,7 @@ class Watch:
                 if name not in found:
                     raise UnknownName("server", name, found, command="trtk status")
             if not found:
-                raise MissingError(
-                    "No server is running here.", hint="Start one with `trtk serve ENGINE --detach`, or give --url."
-                )
+                raise MissingError("No server is running here.", hint=reaching.START_HINT)
         return [found.get(name, name) for name in self.names or found]
 
     def _server(self, status: ServerStatus | str) -> Seen:

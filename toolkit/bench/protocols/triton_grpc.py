@@ -161,7 +161,7 @@ async def connect(profile: LoadProfile) -> Session:
         server = await unary(
             channel, "ServerMetadata", messages.ServerMetadataRequest(), messages.ServerMetadataResponse
         )
-        session = GrpcSession(channel, profile, await _described(channel, profile.model), server)
+        session = GrpcSession(channel, profile, await described(channel, profile.model), server)
         await session.choose_call()
     except SendFailed as error:
         channel.close()
@@ -175,7 +175,8 @@ async def connect(profile: LoadProfile) -> Session:
     return session
 
 
-async def _described(channel: http2.Channel, model: str) -> Any:
+async def described(channel: http2.Channel, model: str) -> Any:
+    """Return a model's metadata; raises UnknownName with those that the server has."""
     from tritonclient.grpc import service_pb2 as messages
 
     try:

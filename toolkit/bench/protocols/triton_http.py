@@ -52,7 +52,7 @@ class HttpSession:
         async with self._client.request("POST", self._path, body) as response:
             if response.status != OK:
                 raw = await response.body()
-                raise SendFailed("server_error", f"HTTP {response.status}: {_error_in(raw)}")
+                raise SendFailed("server_error", f"HTTP {response.status}: {error_in(raw)}")
             if self._profile.is_streaming:
                 async for data in http1.server_sent_events(response):
                     take(data, time.perf_counter(), answer)
@@ -110,7 +110,8 @@ def counts_of(model: dict[str, Any]) -> ModelCounts:
     )
 
 
-def _error_in(raw: bytes) -> str:
+def error_in(raw: bytes) -> str:
+    """Return the sentence of an error document, or how the answer begins."""
     try:
         return str(json.loads(raw)["error"])
     except (ValueError, KeyError, TypeError):
@@ -122,18 +123,29 @@ async def connect(profile: LoadProfile) -> Session:
     client = http1.Client(profile.url)
     try:
         _, server = await client.json("GET", "/v2")
-        status, described = await client.json("GET", f"/v2/models/{profile.model}")
-        if status != OK:
-            _, index = await client.json("POST", "/v2/repository/index", {})
-            await client.close()
-            raise UnknownName("model on the server", profile.model, [entry["name"] for entry in index or ()])
+        found = await described(client, profile.model)
+    except UnknownName:
+        await client.close()
+        raise
     except SendFailed as error:
         await client.close()
         raise ServerError(
             f"No Triton server answers at {profile.url}: {error}",
             hint="See `trtk status`; start one with `trtk serve ENGINE --detach`.",
         ) from error
-    return HttpSession(client, profile, described, server or {})
+    return HttpSession(client, profile, found, server or {})
+
+
+async def described(client: http1.Client, model: str) -> Any:
+    """Return a model's metadata; raises UnknownName with those that the server has."""
+    status, found = await client.json("GET", f"/v2/models/{model}")
+    if status != OK:
+        _, index = await client.json("POST", "/v2/repository/index", {})
+        names = [entry["name"] for entry in index] if isinstance(index, list) else []
+        raise UnknownName("model on the server", model, names)
+    if not (isinstance(found, dict) and "inputs" in found and "outputs" in found):
+        raise SendFailed("bad_response", "What answers there is not Triton's HTTP endpoint.")
+    return found
 
 
 PROTOCOL = Protocol(

@@ -1,0 +1,42 @@
+"""Which of the servers that trtk started a command means, and at which URL it is asked."""
+
+from __future__ import annotations
+
+import importlib.util
+from typing import TYPE_CHECKING
+
+from toolkit.errors import MissingError, ServerError, UnknownName, UsageError
+
+if TYPE_CHECKING:
+    from toolkit.specs import Endpoint
+
+START_HINT = "Start one with `trtk serve ENGINE --detach`, or give --url."
+
+
+def ready_server(name: str | None = None, *, choose: str = "--url") -> Endpoint:
+    """Return the server of this name, or the only one that is ready; raises where there is none, or not one."""
+    from toolkit import serve
+
+    found = {status.endpoint.name: status for status in serve.running()}
+    if name is not None and name not in found:
+        if not found:
+            raise MissingError(f"No server is running here, and none is named {name!r}.", hint=START_HINT)
+        raise UnknownName("server", name, found, command="trtk status")
+    asked = found.values() if name is None else [found[name]]
+    ready = [status.endpoint for status in asked if status.state == "ready"]
+    if len(ready) > 1:
+        names = ", ".join(f"{endpoint.name} (grpc://{endpoint.grpc_url})" for endpoint in ready)
+        raise UsageError(f"{len(ready)} servers are running: {names}.", hint=f"Choose one with {choose}.")
+    if ready:
+        return ready[0]
+    for status in asked:
+        why = f": {status.problem}" if status.problem else ""
+        one = status.endpoint.name
+        raise ServerError(f"The server {one!r} is {status.state}{why}.", hint=f"`trtk logs {one}` shows its log.")
+    raise MissingError("No server is running here.", hint=START_HINT)
+
+
+def triton_url(endpoint: Endpoint) -> str:
+    """Return the address to ask a server at: gRPC where it is installed here."""
+    has_grpc = all(importlib.util.find_spec(name) for name in ("grpc", "hpack", "tritonclient"))
+    return f"grpc://{endpoint.grpc_url}" if has_grpc else endpoint.http_url
