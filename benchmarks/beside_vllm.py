@@ -4,7 +4,7 @@
     python benchmarks/beside_vllm.py engines/demo-int4 --model MODEL_FOLDER --vllm-python /tmp/vllm/bin/python
 
 Our side is asked over gRPC through Triton, client included; vLLM runs in a process of its own and is called there,
-without a server. Whoever is not being measured is stopped with SIGSTOP. MODEL_FOLDER is the original Hugging Face model:
+without a server. Whoever is not being measured is stopped with SIGSTOP. MODEL_FOLDER is the original model:
 vLLM computes in its weights' own type unless --vllm-dtype says otherwise.
 """
 
