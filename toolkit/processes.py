@@ -70,6 +70,15 @@ def dead_children(parent: int) -> list[int]:
     return [pid for pid in _pids() if (fields := _stat(pid)) and fields[STATE] == "Z" and int(fields[PARENT]) == parent]
 
 
+def dead_descendants(ancestor: int) -> list[int]:
+    """Return the pids of descendants that ended and that nobody has taken notice of."""
+    parents = {pid: (int(fields[PARENT]), fields[STATE]) for pid in _pids() if (fields := _stat(pid))}
+    family = {ancestor}
+    while grown := {pid for pid, (parent, _) in parents.items() if parent in family} - family:
+        family |= grown
+    return sorted(pid for pid in family - {ancestor} if parents[pid][1] == "Z")
+
+
 def send(one: Process, signal_number: int) -> None:
     """Send a signal, if exactly this process still lives and is ours to signal."""
     if is_alive(one):

@@ -27,6 +27,7 @@ KEPT_LOG_BYTES = 4 << 20
 @lifetime_options
 @click.option("--print-log", is_flag=True, help="Print Triton's log on stderr as it grows, and keep no more of it.")
 @container_options
+@click.option("--server-id", default="", hidden=True)  # of a server in a container, told by who watches that
 @click.option("--no-verify", is_flag=True, help="Do not compare the files with the manifest.")
 @click.option("--dry-run", is_flag=True, help="Say the command and start nothing.")
 @output.json_option
@@ -46,13 +47,16 @@ def serve(engine: Path | None, as_json: bool, **options: Any) -> None:
     if options["dry_run"]:
         _say_command(spec, as_json=as_json)
     else:
-        _serve(spec, is_detached=options["detach"], is_log_printed=options["print_log"], as_json=as_json)
+        _serve(spec, options, as_json=as_json)
 
 
-def _serve(spec: ServeSpec, *, is_detached: bool, is_log_printed: bool, as_json: bool) -> None:
+def _serve(spec: ServeSpec, options: dict[str, Any], *, as_json: bool) -> None:
     from toolkit import serve as server
+    from toolkit.serve.backend import pick
 
-    output.note("This is the embedded Triton 2.51 on the CPU: for development, tests and rehearsal.")
+    is_detached = options["detach"]
+    if note := pick(spec.backend).note:
+        output.note(note)
     if not spec.probe_model:
         output.note("No ensemble in this repository: it counts as ready without a one-token probe.")
     # `kill` and a closed terminal must end it like Ctrl-C does, except under nohup.
@@ -60,14 +64,14 @@ def _serve(spec: ServeSpec, *, is_detached: bool, is_log_printed: bool, as_json:
         if signal.getsignal(number) != signal.SIG_IGN:
             signal.signal(number, _interrupt)
     with output.progress() as report:
-        endpoint = server.start(spec, on_progress=report, is_attached=not is_detached)
+        endpoint = server.start(spec, on_progress=report, is_attached=not is_detached, server_id=options["server_id"])
     if is_detached:
         server.start_supervisor(endpoint)
     _show(endpoint, as_json=as_json)
     if is_detached:
         output.note(f"Stop it with: trtk stop {endpoint.name}")
     else:
-        _stay(endpoint, is_log_printed=is_log_printed)
+        _stay(endpoint, is_log_printed=options["print_log"])
 
 
 def _say_command(spec: ServeSpec, *, as_json: bool) -> None:
@@ -77,7 +81,9 @@ def _say_command(spec: ServeSpec, *, as_json: bool) -> None:
 
     launch = plan(spec)
     if as_json:
-        output.document({"command": list(launch.argv), "environment": dict(launch.environment)})
+        output.document({"command": list(launch.shown or launch.argv), "environment": dict(launch.environment)})
+    elif launch.shown:
+        output.text(shlex.join(launch.shown))
     else:
         environment = [f"{name}={value}" for name, value in launch.environment.items()]
         output.text(shlex.join(["env", *environment, *launch.argv]))

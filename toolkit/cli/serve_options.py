@@ -93,37 +93,65 @@ def container_options(command: F) -> F:
 
 def spec_of(target: Target, options: dict[str, Any]) -> ServeSpec:
     """Return the server that was asked for."""
+    from toolkit.serve.allowances import startup_timeout_s
     from toolkit.specs import ServeSpec
 
+    found = target.artefact
     return ServeSpec(
         name=options["name"] or target.name,
         repository=str(target.repository),
-        backend=options["backend"],
+        backend=_backend(target, options["backend"]),
         host=options["host"],
         http_port=options["http_port"],
         grpc_port=options["grpc_port"],
         metrics_port=options["metrics_port"],
-        startup_timeout_s=options["timeout"] or 180.0,
+        startup_timeout_s=options["timeout"] or startup_timeout_s(found),
         exit_timeout_s=options["exit_timeout"],
         is_remote_allowed=options["allow_remote"],
         probe_model=target.probe_model,
         max_restarts=options["restart"],
         probe_every_s=options["probe_every"],
-        container=_container(options),
+        folder=str(found.folder) if found else "",
+        kind=found.kind if found else "",
+        is_verified=not options["no_verify"],
+        container=_container(target, options),
     )
 
 
-def _container(options: dict[str, Any]) -> ContainerOptions:
+def _backend(target: Target, asked: str) -> str:
+    """Return the backend: a GPU's engine runs in its container, everything else on this machine's CPU."""
+    if asked != "auto":
+        return asked
+    return "docker" if target.artefact and not target.artefact.is_for_cpu else "embedded"
+
+
+def _container(target: Target, options: dict[str, Any]) -> ContainerOptions:
+    from toolkit.cli.serve_gpus import chosen
     from toolkit.specs import ContainerOptions
 
+    if _backend(target, options["backend"]) != "docker" or not target.artefact:
+        _need_no_container(options)
+        return ContainerOptions()
     return ContainerOptions(
         image=options["image"] or "",
         network=options["network"],
-        gpu_uuids=tuple(filter(None, (options["gpus"] or "").split(","))),
+        gpu_uuids=chosen(target.artefact, options["gpus"]),
         memory_bytes=options["memory_limit"],
         cpus=options["cpus"] or 0.0,
         shm_bytes=options["shm_size"],
     )
+
+
+def _need_no_container(options: dict[str, Any]) -> None:
+    from toolkit.errors import UsageError
+
+    asked = [name for name in ("image", "gpus", "memory_limit", "cpus", "shm_size") if options[name]]
+    if asked:
+        named = ", ".join(f"--{name.replace('_', '-')}" for name in asked)
+        raise UsageError(
+            f"{named} is for containers; this server is a process of this machine.",
+            hint="Add --backend docker, or let systemd hold it within limits: --emit systemd.",
+        )
 
 
 def _restarts(_context: click.Context, _option: click.Parameter, text: str) -> int:

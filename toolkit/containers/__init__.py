@@ -2,8 +2,9 @@
 
 from toolkit.containers.daemon import Daemon, connect
 from toolkit.containers.images import Image, need_image
-from toolkit.containers.owners import SETTLE_S, remove_of, remove_orphans
-from toolkit.containers.running import ContainerSpec, Ended, Mount, run
+from toolkit.containers.owners import SETTLE_S, of_job, remove_of, remove_orphans, terminate
+from toolkit.containers.running import ContainerSpec, Ended, Mount, Published, run
+from toolkit.containers.shown import compose_service, docker_run
 
 __all__ = [
     "SETTLE_S",
@@ -12,9 +13,14 @@ __all__ = [
     "Ended",
     "Image",
     "Mount",
+    "Published",
+    "compose_service",
     "connect",
+    "docker_run",
     "need_image",
+    "of_job",
     "remove_of",
     "remove_orphans",
     "run",
+    "terminate",
 ]

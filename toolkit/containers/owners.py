@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import socket
 import time
+from contextlib import closing, suppress
 from typing import Any
 
 from toolkit import processes
-from toolkit.containers.daemon import Daemon
+from toolkit.containers.daemon import Daemon, connect
 from toolkit.processes import Process
 
 JOB, HOST, BOOT, PID, START = (f"trtk.{name}" for name in ("job", "host", "boot", "pid", "start-ticks"))
@@ -29,15 +30,30 @@ def labels(job: str) -> dict[str, str]:
     }
 
 
+def terminate(job: str) -> None:
+    """Send SIGTERM to the containers of a job, over a connection of its own."""
+    import docker
+
+    with closing(connect()) as daemon:
+        for container in of_job(daemon, job):
+            with suppress(docker.errors.APIError):  # it ended meanwhile
+                container.kill("SIGTERM")
+
+
 def remove_of(daemon: Daemon, job: str, *, settle_s: float = 0.0) -> int:
     """Remove the containers of a job, running or not, and those that still appear; return how many there were."""
     removed, deadline = 0, time.monotonic() + settle_s
     while True:
-        for container in _containers(daemon, f"{JOB}={job}"):
+        for container in of_job(daemon, job):
             removed += remove(container)
         if time.monotonic() >= deadline:
             return removed
         time.sleep(POLL_S)
+
+
+def of_job(daemon: Daemon, job: str) -> list[Any]:
+    """Return the containers of a job, running or not."""
+    return _containers(daemon, f"{JOB}={job}")
 
 
 def remove_orphans(daemon: Daemon) -> int:

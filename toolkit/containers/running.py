@@ -27,10 +27,20 @@ class Mount:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Published:
+    """A port of a container that this machine listens on."""
+
+    address: str
+    port: int
+    container_port: int
+
+
+@dataclass(frozen=True, kw_only=True)
 class ContainerSpec:
-    """What runs, and all that it may touch: no network, no capability, no file beyond the mounts and tmpfs."""
+    """What runs, and all that it may touch: no capability, no files but mounts and tmpfs, no network but the named."""
 
     job: str  # whose it is; names and labels are made of it
+    name: str = ""  # trtk-JOB-… where there is none
     image: str
     command: tuple[str, ...]
     user: str  # uid:gid
@@ -43,6 +53,9 @@ class ContainerSpec:
     shm_bytes: int
     gpu_uuids: tuple[str, ...] = ()
     ulimits: Mapping[str, int] = field(default_factory=dict)  # -1: no limit
+    network: str = "none"
+    ports: tuple[Published, ...] = ()
+    cpus: float = 0.0  # 0: all
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,7 +111,7 @@ def _arguments(spec: ContainerSpec) -> dict[str, Any]:
 
     return {
         # A version may have a plus, a container may not; and a job may have several containers.
-        "name": f"trtk-{spec.job.replace('+', '-')}-{uuid.uuid4().hex[:6]}",
+        "name": spec.name or f"trtk-{spec.job.replace('+', '-')}-{uuid.uuid4().hex[:6]}",
         "image": spec.image,
         "command": list(spec.command),
         "user": spec.user,
@@ -111,7 +124,8 @@ def _arguments(spec: ContainerSpec) -> dict[str, Any]:
         "log_config": LogConfig(type=LogConfig.types.JSON),  # whatever the daemon's default: it is read from here
         "tmpfs": dict(spec.tmpfs),
         "read_only": True,
-        "network_mode": "none",
+        "network_mode": spec.network,
+        "ports": {f"{one.container_port}/tcp": (one.address, one.port) for one in spec.ports},
         "ipc_mode": "private",
         "cap_drop": ["ALL"],
         "security_opt": ["no-new-privileges:true"],
@@ -119,6 +133,7 @@ def _arguments(spec: ContainerSpec) -> dict[str, Any]:
         "mem_limit": spec.memory_bytes,
         "memswap_limit": spec.memory_bytes,
         "pids_limit": spec.pids,
+        "nano_cpus": int(spec.cpus * 1e9) or None,
         "ulimits": [Ulimit(name=name, soft=value, hard=value) for name, value in spec.ulimits.items()],
         "device_requests": [DeviceRequest(device_ids=list(spec.gpu_uuids), capabilities=[["gpu"]])]
         if spec.gpu_uuids

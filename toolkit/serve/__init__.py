@@ -1,6 +1,5 @@
 """Serve a Triton model repository: start, watch, stop, and leave nothing behind."""
 
-from toolkit.serve.failing import died
 from toolkit.serve.ports import free_from
 from toolkit.serve.starting import models_in, start
 from toolkit.serve.status import ServerStatus, is_running, log_path, only_name, running
@@ -10,7 +9,6 @@ from toolkit.serve.supervising import start_supervisor, supervise
 __all__ = [
     "ServerStatus",
     "Stopped",
-    "died",
     "free_from",
     "is_running",
     "log_path",

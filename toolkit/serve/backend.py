@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 from toolkit import registry, workspace
-from toolkit.specs import ServeSpec
+from toolkit.specs import Progress, ServeSpec
 
 #: The environment variable that every process of a server carries; its value is the server's id.
 MARKER = "TRTK_SERVER_ID"
@@ -31,21 +32,57 @@ class Launch:
 
     argv: tuple[str, ...]
     environment: Mapping[str, str]
+    shown: tuple[str, ...] = ()  # what a user would type for the same; empty: just that
+
+
+@dataclass(frozen=True, kw_only=True)
+class Inside:
+    """What a backend knows of a server beyond its own process."""
+
+    problem: str = ""
+    container: str = ""  # its id
+
+
+def nothing_inside(server_id: str) -> Inside:
+    """Say nothing: the server is the process."""
+    del server_id
+    return Inside()
+
+
+def nothing_left(server_id: str, *, was_killed: bool) -> int:
+    """Remove nothing: what is left of the server are processes and shared memory."""
+    del server_id, was_killed
+    return 0
+
+
+class Clear(Protocol):
+    """Removes what is left of a server beyond its processes; returns how much there was."""
+
+    def __call__(self, server_id: str, *, was_killed: bool) -> int:
+        """Remove it."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Backend:
-    """One way to run Triton: `prepare` makes what it needs on disk, `launch` only says the command."""
+    """One way to run Triton.
+
+    `prepare` makes what it needs on disk and decides what the spec leaves open; `launch` only says the command; `look`
+    is asked about a server that lives, and `clear` removes what is left of one beyond its processes.
+    """
 
     name: str
     title: str
-    prepare: Callable[[], None]
+    prepare: Callable[[ServeSpec, Progress], ServeSpec]
     launch: Callable[[ServeSpec, Identity], Launch]
     check: Callable[[ServeSpec], None]
+    look: Callable[[str], Inside] = nothing_inside
+    clear: Clear = nothing_left
+    note: str = ""  # said at every start
+    exit_margin_s: float = 2.0  # what its process takes beyond the exit timeout when it does leave
 
 
 def pick(name: str) -> Backend:
-    """Return a backend by name; `auto` is the embedded one."""
+    """Return a backend by name; `auto` is the embedded one where nothing needs another."""
     table = registry.by_name(
         registry.entries_in("toolkit.serve.backends", "BACKEND", Backend), lambda backend: [backend.name]
     )

@@ -22,18 +22,15 @@ def to_start(record: Record) -> TrtkError:
         return explained(record.endpoint, f"Model {failure.model!r} could not be loaded: {failure.reason}.")
     if reason := triton_log.dead_stub(log):
         return explained(record.endpoint, f"A model's Python process could not start: {reason}.")
-    return died(record.endpoint)
+    return explained(record.endpoint, ended(record))
 
 
-def died(endpoint: Endpoint) -> ServerError:
-    """Return the error of a server that ended by itself; how it ended is known where it was started."""
-    return explained(endpoint, ended(endpoint))
-
-
-def ended(endpoint: Endpoint) -> str:
+def ended(record: Record) -> str:
     """Return the sentence that a server ended, and how where that is known."""
+    endpoint = record.endpoint
     how = processes.how_it_ended(endpoint.pid, timeout_s=2.0)
-    return f"The server {endpoint.name!r} (pid {endpoint.pid}) ended{how}."
+    said = triton_log.noted(triton_log.read_tail(Path(endpoint.log_path), start=record.log_start))
+    return " ".join(filter(None, [f"The server {endpoint.name!r} (pid {endpoint.pid}) ended{how}.", said]))
 
 
 def explained(endpoint: Endpoint, message: str, *, hint: str = "") -> ServerError:

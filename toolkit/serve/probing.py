@@ -7,9 +7,11 @@ import time
 from dataclasses import dataclass, field
 
 from toolkit.errors import ServerError
-from toolkit.serve import triton_http
-from toolkit.specs import Endpoint
+from toolkit.serve import backend, triton_http
+from toolkit.serve.records import Record
 
+#: How often a backend is asked about what only it can see.
+LOOK_EVERY_S = 2.0
 #: A busy server may keep one request waiting for long; it shows in the meantime that it answers others.
 PROBE_TIMEOUT_S = 60.0
 #: Probes in a row without an answer, or with an error, after which a server is given up.
@@ -21,18 +23,23 @@ ANSWERED = re.compile(r'^nv_inference_request_success\{model="(?P<model>[^"]+)",
 class Prober:
     """Probes one server; requests of others that were answered since the last look are as good as a probe."""
 
-    endpoint: Endpoint
-    due_s: float = field(default_factory=time.monotonic)
+    record: Record
+    looked_s: float = field(default_factory=time.monotonic)
+    probed_s: float = field(default_factory=time.monotonic)
     answered: float = 0.0
     failures: int = 0
 
     def fault(self) -> str:
         """Return why the server is given up; empty while it answers, or when it is not yet time to ask."""
-        spec = self.endpoint.spec
-        if not (spec.probe_model and spec.probe_every_s) or time.monotonic() < self.due_s + spec.probe_every_s:
+        spec, now = self.record.endpoint.spec, time.monotonic()
+        if now > self.looked_s + LOOK_EVERY_S:
+            self.looked_s = now
+            if problem := backend.pick(spec.backend).look(self.record.server_id).problem:
+                return f"{spec.name}: {problem}."
+        if not (spec.probe_model and spec.probe_every_s) or now < self.probed_s + spec.probe_every_s:
             return ""
         said = self._look(spec.probe_model)
-        self.due_s = time.monotonic()
+        self.probed_s = time.monotonic()
         self.failures = self.failures + 1 if said else 0
         return said if self.failures >= PATIENCE else ""
 
@@ -41,7 +48,7 @@ class Prober:
         if self.answered > before:
             return ""
         try:
-            triton_http.generate_one_token(self.endpoint.http_url, model, timeout_s=PROBE_TIMEOUT_S)
+            triton_http.generate_one_token(self.record.endpoint.http_url, model, timeout_s=PROBE_TIMEOUT_S)
         except ServerError as error:
             # Every way to answer others counts: a full queue keeps a probe out, too.
             return "" if self._count(model) > before else str(error)
@@ -49,5 +56,5 @@ class Prober:
         return ""
 
     def _count(self, model: str) -> float:
-        found = ANSWERED.finditer(triton_http.text(self.endpoint.metrics_url))
+        found = ANSWERED.finditer(triton_http.text(self.record.endpoint.metrics_url))
         return sum(float(one["count"]) for one in found if one["model"] == model)

@@ -22,15 +22,20 @@ from toolkit.specs import Endpoint, Progress, ServeSpec, no_progress
 POLL_S = 0.1
 
 
-def start(spec: ServeSpec, *, on_progress: Progress = no_progress, is_attached: bool = False) -> Endpoint:
-    """Start a server and return once it answers; an attached one stops when this process ends."""
+def start(
+    spec: ServeSpec, *, on_progress: Progress = no_progress, is_attached: bool = False, server_id: str = ""
+) -> Endpoint:
+    """Start a server and return once it answers; an attached one stops when this process ends.
+
+    The id is random unless the one who starts a server in a container of its own has to know it.
+    """
     backend = backends.pick(spec.backend)
     spec = dataclasses.replace(spec, backend=backend.name, repository=str(Path(spec.repository).absolute()))
     check(spec)
     _need_free_name(spec, records.read(spec.name))
     ports.check(spec)
-    backend.prepare()
-    record = _claim(spec, is_attached=is_attached)
+    spec = backend.prepare(spec, on_progress)
+    record = _claim(spec, is_attached=is_attached, server_id=server_id or uuid.uuid4().hex)
     try:
         if is_attached:
             _spawn_watcher(record)
@@ -96,17 +101,23 @@ def models_in(repository: Path) -> list[str]:
     return sorted(path.parent.name for path in repository.glob("*/config.pbtxt"))
 
 
-def _claim(spec: ServeSpec, *, is_attached: bool) -> Record:
+def _claim(spec: ServeSpec, *, is_attached: bool, server_id: str) -> Record:
     """Take the name; clean up after a dead server that has it."""
     with records.locked():
         found = records.read(spec.name)
         _need_free_name(spec, found)
-        record = _new_record(spec, is_attached=is_attached)
+        record = _new_record(spec, is_attached=is_attached, server_id=server_id)
         records.write(record)
-        Path(record.endpoint.log_path).write_bytes(b"")
+        _empty(Path(record.endpoint.log_path))
     if found is not None:
         stopping.stop_recorded(found)
     return record
+
+
+def _empty(log: Path) -> None:
+    log.touch()
+    log.chmod(0o600)  # models may print what they are asked
+    os.truncate(log, 0)
 
 
 def _need_free_name(spec: ServeSpec, found: Record | None) -> None:
@@ -118,11 +129,11 @@ def _need_free_name(spec: ServeSpec, found: Record | None) -> None:
         )
 
 
-def _new_record(spec: ServeSpec, *, is_attached: bool) -> Record:
+def _new_record(spec: ServeSpec, *, is_attached: bool, server_id: str) -> Record:
     host = f"[{spec.host}]" if ":" in spec.host else spec.host
     owner = processes.this_process()
     return Record(
-        server_id=uuid.uuid4().hex,
+        server_id=server_id,
         secret=secrets.token_hex(16),
         endpoint=Endpoint(
             name=spec.name,

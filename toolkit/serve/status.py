@@ -7,7 +7,7 @@ from pathlib import Path
 
 from toolkit import processes
 from toolkit.errors import UsageError
-from toolkit.serve import companions, records, triton_http
+from toolkit.serve import backend, companions, records, triton_http
 from toolkit.serve.records import NOT_STARTED, CompanionRecord, Record
 from toolkit.serve.starting import models_in
 from toolkit.specs import Endpoint
@@ -37,6 +37,7 @@ class ServerStatus:
     restarts: int = 0  # since it was first started, its companions' included
     last_failure: str = ""  # the sentence of the last one
     is_supervised: bool = False  # somebody is there who starts it again
+    container: str = ""  # its id, where it runs in one
 
 
 def running() -> tuple[ServerStatus, ...]:
@@ -72,7 +73,8 @@ def _status(record: Record) -> ServerStatus:
     is_started = record.is_alive and record.endpoint.pid != NOT_STARTED
     url = record.endpoint.http_url
     found = tuple(_companion(record, one) for one in record.companions)
-    problem = _problem(record, found) if record.is_held else ""
+    inside = backend.pick(record.endpoint.spec.backend).look(record.server_id) if is_started else backend.Inside()
+    problem = (_problem(record, found) or inside.problem) if record.is_held else ""
     is_ready = is_started and not problem and triton_http.is_ready(url, record.server_id)
     return ServerStatus(
         endpoint=record.endpoint,
@@ -84,6 +86,7 @@ def _status(record: Record) -> ServerStatus:
         restarts=record.restarts,
         last_failure=record.last_failure,
         is_supervised=record.is_supervised and processes.is_alive(record.owner),
+        container=inside.container,
     )
 
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from toolkit import processes
 from toolkit.errors import ServerError, UsageError
 from toolkit.processes import Process
+from toolkit.serve import backend as backends
 from toolkit.serve import records
 from toolkit.serve.backend import shm_prefix, stop_file
 from toolkit.serve.records import NOT_STARTED, Record
@@ -23,8 +24,6 @@ from toolkit.specs import Endpoint
 SHARED_MEMORY = Path("/dev/shm")
 #: Where 2.51's Python backend makes its folders, whatever TMPDIR says.
 TEMPORARY = Path("/tmp")
-#: What Triton needs beyond its own exit timeout when it does leave.
-MARGIN_S = 2.0
 #: How long a killed process may take to disappear.
 KILL_WAIT_S = 5.0
 POLL_S = 0.05
@@ -59,7 +58,7 @@ def stop_recorded(record: Record, *, timeout_s: float | None = None) -> Stopped:
     members = record.members()
     if was_alive and record.endpoint.pid != NOT_STARTED:
         _ask_companions(record)
-        _ask(record, record.endpoint.spec.exit_timeout_s + MARGIN_S if timeout_s is None else timeout_s)
+        _ask(record, _patience_s(record) if timeout_s is None else timeout_s)
     killed, removed = clear(record, members)
     records.remove(record)
     return Stopped(
@@ -74,6 +73,7 @@ def stop_recorded(record: Record, *, timeout_s: float | None = None) -> Stopped:
 def clear(record: Record, members: Set[Process] = frozenset()) -> tuple[int, int]:
     """Kill what is left of a server and remove its shared memory; return how many processes and regions there were."""
     killed = _kill(record, members | record.members())
+    killed += backends.pick(record.endpoint.spec.backend).clear(record.server_id, was_killed=bool(killed))
     removed = _remove_shared_memory(record)
     others = [time.time() - processes.uptime_s(one) for one in processes.named("tritonserver")]
     remove_stub_folders(record.endpoint, others_started=others)
@@ -88,6 +88,10 @@ def _marked(record: Record) -> Record:
             return record
         records.write(dataclasses.replace(current, is_stopping=True))
     return current
+
+
+def _patience_s(record: Record) -> float:
+    return record.endpoint.spec.exit_timeout_s + backends.pick(record.endpoint.spec.backend).exit_margin_s
 
 
 def _ask_companions(record: Record) -> None:

@@ -32,7 +32,7 @@ def supervise(endpoint: Endpoint, *, say: Say, look: Callable[[], None] = lambda
     record = records.read(endpoint.name)
     if record is None or record.endpoint.pid != endpoint.pid:
         return
-    prober = probing.Prober(record.endpoint)
+    prober = probing.Prober(record)
     well_since = time.monotonic()
     try:
         while records.is_current(record):
@@ -40,7 +40,7 @@ def supervise(endpoint: Endpoint, *, say: Say, look: Callable[[], None] = lambda
             record = _with_companions(record, say)
             if fault := _fault(record, prober):
                 record = _restarted(record, fault, say)
-                prober, well_since = probing.Prober(record.endpoint), time.monotonic()
+                prober, well_since = probing.Prober(record), time.monotonic()
             elif record.failures and time.monotonic() - well_since > FORGIVEN_AFTER_S:
                 record = records.change(record, failures=0)
             time.sleep(WATCH_S)
@@ -63,7 +63,7 @@ def start_supervisor(endpoint: Endpoint) -> None:
 def _fault(record: Record, prober: probing.Prober) -> str:
     """Return why a server is no good any more; empty while it is."""
     if not record.is_alive:
-        return failing.ended(record.endpoint)
+        return failing.ended(record)
     if dead := processes.dead_children(record.endpoint.pid):
         return f"A model's Python process (pid {', '.join(map(str, dead))}) of {record.endpoint.name!r} died."
     return prober.fault()

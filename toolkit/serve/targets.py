@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from toolkit import specs
-from toolkit.errors import MissingError, UsageError
+from toolkit.errors import UsageError
 from toolkit.serve.starting import models_in
 from toolkit.specs import EngineManifest, Progress, no_progress
 from toolkit.verifying import need_as_built
@@ -17,11 +17,33 @@ MANIFEST = "manifest.json"
 ENGINES = Path("engines")
 #: The model a client talks to, in repositories that have one.
 FRONT_MODELS = ("ensemble", "tensorrt_llm_bls")
-#: What a server reads of a built folder.
 REPOSITORY = "model_repository"
+#: What a server reads of a built folder; a bundle's start.py looks at its weights itself, where it reads them.
 SERVED = ("engine/", "tokenizer/", f"{REPOSITORY}/")
-#: What the embedded CPU server can run; the other kinds need an NVIDIA GPU.
+SERVED_BY_ENTRY = ("bundle.json", "start.py", "first_start/", "tokenizer/", f"{REPOSITORY}/")
+#: What the CPU can run; the other kinds need an NVIDIA GPU and its container.
 CPU_KINDS = ("openvino",)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Artefact:
+    """What `trtk build` made, as far as a server has to know."""
+
+    folder: Path
+    kind: str
+    gpu: str  # NVIDIA RTX A4500
+    gpu_name: str  # a4500
+    sm: int
+    image: str  # of the release
+    world_size: int
+    loaded_bytes: int  # that a start reads
+    build_id: str = ""
+    is_deferred: bool = False  # the engine is compiled at the first start
+
+    @property
+    def is_for_cpu(self) -> bool:
+        """Whether it runs without an NVIDIA GPU."""
+        return self.kind in CPU_KINDS
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,6 +54,7 @@ class Target:
     repository: Path
     probe_model: str  # empty: nothing in it takes text and makes tokens
     was_chosen: bool = False  # True: the newest engine, because none was named
+    artefact: Artefact | None = None
 
 
 def find(engine: Path | None, *, is_verified: bool = True, progress: Progress = no_progress) -> Target:
@@ -39,12 +62,21 @@ def find(engine: Path | None, *, is_verified: bool = True, progress: Progress = 
     folder = engine if engine is not None else _newest()
     if not folder.is_dir():
         raise UsageError(f"There is no folder {folder}.", hint="`trtk build` makes one; `ls engines` lists them.")
-    manifest = folder / MANIFEST
-    target = _built(folder, _manifest(manifest)) if manifest.is_file() else _bare(folder)
-    if manifest.is_file() and is_verified:
-        served = [record for record in _manifest(manifest).files if record.path.startswith(SERVED)]
+    if not (folder / MANIFEST).is_file():
+        return _bare(folder)
+    manifest = _manifest(folder / MANIFEST)
+    found = _artefact(folder, manifest)
+    if is_verified:
+        below = SERVED if found.is_for_cpu else SERVED_BY_ENTRY
+        served = [record for record in manifest.files if record.path.startswith(below)]
         need_as_built(folder, served, closed=REPOSITORY, progress=progress)
-    return dataclasses.replace(target, was_chosen=engine is None)
+    target = _bare(folder / REPOSITORY, name=folder.absolute().name)
+    return dataclasses.replace(target, was_chosen=engine is None, artefact=found)
+
+
+def artefact(folder: Path) -> Artefact:
+    """Return what a folder holds that `trtk build` made."""
+    return _artefact(folder, _manifest(folder / MANIFEST))
 
 
 def _newest() -> Path:
@@ -64,19 +96,23 @@ def _manifest(path: Path) -> EngineManifest:
         raise UsageError(f"{path} is not a manifest of this version of trtk: {error}.", hint="Build again.") from error
 
 
-def _built(folder: Path, manifest: EngineManifest) -> Target:
+def _artefact(folder: Path, manifest: EngineManifest) -> Artefact:
     if manifest.kind == "checkpoint":
         raise UsageError(f"{folder} holds a checkpoint, which no server can run yet.", hint="`trtk build` compiles it.")
-    if manifest.kind not in CPU_KINDS:
-        gpu = manifest.plan.get("gpu", {}).get("title", "an NVIDIA GPU")
-        release = manifest.plan.get("release", {})
-        engine = "a bundle, whose engine start.py compiles on the target," if manifest.is_deferred else "an engine"
-        raise MissingError(
-            f"{folder} holds {engine} for {gpu}; the embedded server runs on the CPU.",
-            hint=f"Serve it on a machine with {gpu}, in {release.get('image', 'its Triton container')}; "
-            "here: trtk build demo --gpu cpu",
-        )
-    return _bare(folder / REPOSITORY, name=folder.absolute().name)
+    gpu, limits = manifest.plan.get("gpu", {}), manifest.plan.get("limits", {})
+    weights = "checkpoint/" if manifest.kind == "llmapi" or manifest.is_deferred else "engine/"
+    return Artefact(
+        folder=folder.absolute(),
+        kind=manifest.kind,
+        gpu=gpu.get("title", "an NVIDIA GPU"),
+        gpu_name=gpu.get("name", ""),
+        sm=gpu.get("sm", 0),
+        image=manifest.plan.get("release", {}).get("image", ""),
+        world_size=limits.get("tp", 1) * limits.get("pp", 1),
+        loaded_bytes=sum(record.size_bytes for record in manifest.files if record.path.startswith(weights)),
+        build_id=manifest.build_id,
+        is_deferred=manifest.is_deferred,
+    )
 
 
 def _bare(repository: Path, *, name: str | None = None) -> Target:

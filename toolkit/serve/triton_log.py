@@ -17,6 +17,8 @@ STUB_FAILED = re.compile(r"Failed to preinitialize Python stub: (?P<reason>.*?/(
 STUB_DEAD = re.compile(r"Failed to preinitialize Python stub: (?P<reason>.*)")
 CONFIG_ERROR = re.compile(r"Error parsing text-format inference\.ModelConfig: (?P<reason>.*)$")
 PORT_TAKEN = re.compile(r"Socket '[^']*:(?P<port>\d+)' already in use")
+#: What the process says that runs a container.
+NOTED = re.compile(r"^trtk: (?P<sentence>.*)$", re.MULTILINE)
 #: The first that matches a line wins; the first line that matches any is the cause of what follows it.
 FAILURES = (STUB_FAILED, LOAD_FAILED, NOT_LOADABLE, POLL_FAILED, ENSEMBLE_FAILED)
 #: Said on every machine without an NVIDIA driver, and inside of every import.
@@ -51,6 +53,12 @@ def dead_stub(log: str) -> str | None:
     """Return why a stub ended before it could tell Triton 2.51, which then waits for it until the stub timeout."""
     found = STUB_DEAD.search(log)
     return found["reason"].strip() if found else None
+
+
+def noted(log: str) -> str:
+    """Return the last that was said about a container, beside what is in it; empty where nothing was."""
+    said = NOTED.findall(log)
+    return said[-1] if said else ""
 
 
 def busy_port(log: str) -> int | None:

@@ -29,12 +29,15 @@ class ContainerOptions:
     """How the docker backend runs Triton; zero and empty values are decided from what is served."""
 
     image: str = ""  # by tag or digest; the release's own
+    image_id: str = ""  # what the tag was when the server was first started; later starts take the same
+    image_digest: str = ""  # NAME@sha256:…, where it came from a registry
     network: str = "bridge"  # host: no network of its own
     gpu_uuids: tuple[str, ...] = ()
     memory_bytes: int = 0
     cpus: float = 0.0
     shm_bytes: int = 0
     pids: int = 4096
+    is_rootless: bool = False  # the daemon's root is the user who runs it
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,6 +56,8 @@ class ServeSpec:
     probe_model: str = "ensemble"  # asked for one token before the server counts as ready
     is_remote_allowed: bool = False  # True: it may listen beyond loopback
     folder: str = ""  # what `trtk build` made, where the repository is part of one
+    kind: str = ""  # of what was built: openvino, trtllm, llmapi
+    is_verified: bool = True  # False: files are taken as they are
     max_restarts: int = 0  # in a row, after a server that was ready failed
     probe_every_s: float = 30.0  # while nothing else is answered; 0: never
     companions: tuple[Companion, ...] = ()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.metadata
 import importlib.util
-import ipaddress
 import os
 import platform
 import shutil
@@ -13,8 +12,8 @@ import tempfile
 from pathlib import Path
 
 from toolkit import files, workspace
-from toolkit.errors import MissingError, UsageError
-from toolkit.serve import libpython
+from toolkit.errors import MissingError
+from toolkit.serve import libpython, listening, targets
 from toolkit.serve.backend import (
     MARKER,
     SECRET_HEADER,
@@ -26,7 +25,7 @@ from toolkit.serve.backend import (
     stop_file,
     triton_id,
 )
-from toolkit.specs import ServeSpec
+from toolkit.specs import Progress, ServeSpec
 
 WHEEL = "nvidia-pytriton"
 INSTALL_HINT = "Install it with `pip install 'trtk[cpu]'`."
@@ -87,21 +86,27 @@ def _flags(spec: ServeSpec, identity: Identity) -> list[str]:
 
 
 def check(spec: ServeSpec) -> None:
-    """Refuse what this backend must not do unless asked in so many words: be reached from other machines."""
-    if spec.is_remote_allowed:
+    """Refuse what this backend cannot run, and, unless asked in so many words, to be reached from other machines."""
+    _need_cpu_engine(spec)
+    listening.need_loopback(spec, why="the embedded Triton 2.51 is older than the security floor (26.07)")
+
+
+def _need_cpu_engine(spec: ServeSpec) -> None:
+    if not spec.folder or spec.kind in targets.CPU_KINDS:
         return
-    try:
-        is_loopback = spec.host == "localhost" or ipaddress.ip_address(spec.host).is_loopback
-    except ValueError:
-        is_loopback = False
-    if not is_loopback:
-        raise UsageError(
-            f"The embedded Triton 2.51 listens on loopback only, not on {spec.host}: it is older than the security "
-            "floor (26.07).",
-            hint="Leave --host out, and reach it from elsewhere through an SSH tunnel: ssh -L "
-            f"{spec.http_port}:127.0.0.1:{spec.http_port} THIS_MACHINE; in a container whose ports only you reach, "
-            "--allow-remote.",
-        )
+    found = targets.artefact(Path(spec.folder))
+    engine = "a bundle, whose engine is compiled on the target," if found.is_deferred else "an engine"
+    raise MissingError(
+        f"{spec.folder} holds {engine} for {found.gpu}; the embedded server runs on the CPU.",
+        hint=f"Serve it on a machine with {found.gpu}: --backend docker; here: trtk build demo --gpu cpu",
+    )
+
+
+def prepared(spec: ServeSpec, progress: Progress) -> ServeSpec:
+    """Make what the server needs, as `prepare` does; nothing in the spec is left to be decided."""
+    del progress
+    prepare()
+    return spec
 
 
 def prepare() -> None:
@@ -204,4 +209,11 @@ def _split(paths: str | None) -> list[str]:
     return [path for path in (paths or "").split(os.pathsep) if path]
 
 
-BACKEND = Backend(name="embedded", title="tritonserver 2.51 on this CPU", prepare=prepare, launch=launch, check=check)
+BACKEND = Backend(
+    name="embedded",
+    title="tritonserver 2.51 on this CPU",
+    note="This is the embedded Triton 2.51 on the CPU: for development, tests and rehearsal.",
+    prepare=prepared,
+    launch=launch,
+    check=check,
+)

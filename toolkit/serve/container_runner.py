@@ -1,0 +1,59 @@
+"""The process that is a container's to `trtk`: it starts it, prints its log, passes SIGTERM on, and ends as it ends.
+
+Run as `python -m toolkit.serve.container_runner` with the container in $TRTK_CONTAINER.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import sys
+import threading
+from types import FrameType
+
+from toolkit import containers
+from toolkit.containers import ContainerSpec
+from toolkit.errors import TrtkError
+from toolkit.specs import from_json
+
+SPEC = "TRTK_CONTAINER"
+
+
+def run(spec: ContainerSpec) -> int:
+    """Run the container to its end; return its exit code."""
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        del number, frame
+        # Not here: this interrupts the reading of the log, which goes on until the container has ended.
+        threading.Thread(target=containers.terminate, args=(spec.job,), daemon=True).start()
+
+    signal.signal(signal.SIGTERM, stop)
+    try:
+        with contextlib.closing(containers.connect()) as daemon:
+            containers.remove_of(daemon, spec.job)
+            ended = containers.run(daemon, spec, on_line=say, on_note=note)
+    except TrtkError as error:
+        note(str(error))
+        return error.exit_code
+    if ended.is_oom_killed:
+        note(f"The container used more than its {spec.memory_bytes / 2**30:.1f} GiB of memory and was killed.")
+    if ended.exit_code > 128:
+        note(f"The container was ended by {signal.Signals(ended.exit_code - 128).name}.")
+    return ended.exit_code
+
+
+def say(line: str) -> None:
+    """Print a line of the container's log."""
+    sys.stdout.write(f"{line}\n")
+    sys.stdout.flush()
+
+
+def note(sentence: str) -> None:
+    """Say something that is not the container's."""
+    say(f"trtk: {sentence}")
+
+
+if __name__ == "__main__":
+    sys.exit(run(from_json(ContainerSpec, json.loads(os.environ[SPEC]))))

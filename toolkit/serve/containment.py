@@ -1,0 +1,152 @@
+"""The container that serves: its image, its command, what it may touch, derived from what is served."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+from toolkit import workspace
+from toolkit.containers import ContainerSpec, Mount, Published
+from toolkit.errors import UsageError
+from toolkit.serve import targets
+from toolkit.serve.backend import Identity, triton_id
+from toolkit.serve.targets import Artefact
+from toolkit.specs import ServeSpec
+
+#: Where the images' own Dockerfiles put what is served.
+ENGINE, BUNDLE, ENGINES = "/engine", "/bundle", "/engines"
+#: Inside a network of its own, a container listens on the usual ports.
+HTTP, GRPC, METRICS = 8000, 8001, 8002
+#: Of the daemon's memory, so that a server that grows is killed and not the machine it runs on.
+MEMORY_SHARE = 0.9
+#: Python backends, NCCL and MPI go through /dev/shm; Docker's own 64 MiB are too few.
+SHM_BYTES, SHM_BYTES_PER_RANK = 1 << 30, 1 << 28
+#: What NVIDIA's images ask for in their banner: pinned memory without a limit, stacks of 64 MiB.
+ULIMITS = {"memlock": -1, "stack": 64 << 20}
+#: Executable, because Triton's and torch's compilers load what they write there.
+TMPFS = {"/tmp": "rw,exec,nosuid,nodev,mode=1777,size=8g"}
+ENVIRONMENT = {"HOME": "/tmp", "PYTHONDONTWRITEBYTECODE": "1", "PYTHONUNBUFFERED": "1"}
+GPU_ENVIRONMENT = {
+    # A uid without a name in the image: torch asks for the name, and finds it here first.
+    "USER": "trtk",
+    "LOGNAME": "trtk",
+    "HF_HUB_OFFLINE": "1",
+    "TRANSFORMERS_OFFLINE": "1",
+    "TRTK_ENGINES": ENGINES,
+    # Copying straight from another rank's memory needs a capability that is dropped.
+    "OMPI_MCA_btl_vader_single_copy_mechanism": "none",
+}
+#: uid:gid of the images' own user, where root would otherwise run.
+USER = "1000:1000"
+
+
+def job(server_id: str) -> str:
+    """Return the job that a server's container is labelled with."""
+    return f"serve-{server_id}"
+
+
+def container(spec: ServeSpec, identity: Identity) -> ContainerSpec:
+    """Return the container of a built folder."""
+    found = targets.artefact(Path(spec.folder))
+    asked = spec.container
+    return ContainerSpec(
+        job=job(identity.server_id),
+        name=f"trtk-{workspace.slug(spec.name)}-{identity.server_id[:8]}",
+        image=asked.image_id or asked.image or found.image,
+        command=_cpu_command(spec, identity) if found.is_for_cpu else _gpu_command(spec, identity),
+        user="0:0" if asked.is_rootless else user(),
+        working_dir="/tmp",
+        mounts=_mounts(found),
+        environment={**ENVIRONMENT, **({} if found.is_for_cpu else GPU_ENVIRONMENT)},
+        tmpfs=TMPFS,
+        memory_bytes=asked.memory_bytes,
+        pids=asked.pids,
+        shm_bytes=asked.shm_bytes or SHM_BYTES + found.world_size * SHM_BYTES_PER_RANK,
+        gpu_uuids=asked.gpu_uuids,
+        ulimits=ULIMITS,
+        network=asked.network,
+        ports=_published(spec),
+        cpus=asked.cpus,
+    )
+
+
+def need_servable(spec: ServeSpec) -> Artefact:
+    """Return what a folder holds, if a container can serve it."""
+    if not spec.folder:
+        raise UsageError(
+            f"{spec.repository} is a bare repository; the docker backend serves folders that `trtk build` made.",
+            hint="Give the folder with its manifest.json, or --backend embedded.",
+        )
+    found = targets.artefact(Path(spec.folder))
+    if not found.is_for_cpu and not (found.folder / "start.py").is_file():
+        raise UsageError(f"{spec.folder} has no start.py: an older trtk built it.", hint="Build it again.")
+    if found.is_for_cpu and not spec.container.image:
+        raise UsageError(
+            f"{spec.folder} holds an engine for the CPU, and no image for it was named.",
+            hint="docker build -f docker/cpu/Dockerfile --target server -t trtk-cpu . makes one; then --image trtk-cpu",
+        )
+    return found
+
+
+def compiled_dir(found: Artefact) -> Path:
+    """Return the folder of this machine that keeps what a bundle's first start compiles."""
+    return (workspace.cache_dir() / "compiled" / (found.build_id or found.folder.name)).absolute()
+
+
+def user() -> str:
+    """Return the user of the container: this one, but never root."""
+    return f"{os.getuid()}:{os.getgid()}" if os.getuid() else USER
+
+
+def _mounts(found: Artefact) -> tuple[Mount, ...]:
+    if found.is_for_cpu:
+        return (Mount(source=str(found.folder), target=ENGINE),)
+    bundle = Mount(source=str(found.folder), target=BUNDLE)
+    if found.kind != "trtllm":
+        return (bundle,)
+    # An engine that came with the bundle is taken from there; for another GPU one is compiled, once.
+    return (bundle, Mount(source=str(compiled_dir(found)), target=ENGINES, is_read_only=False))
+
+
+def _published(spec: ServeSpec) -> tuple[Published, ...]:
+    if spec.container.network == "host":
+        return ()
+    ports = {spec.http_port: HTTP, spec.grpc_port: GRPC, spec.metrics_port: METRICS}
+    return tuple(Published(address=spec.host, port=ours, container_port=its) for ours, its in ports.items())
+
+
+def _listening(spec: ServeSpec) -> Mapping[str, int | str]:
+    """Return address and ports inside: on the host's network those that were asked for, else the usual ones."""
+    if spec.container.network == "host":
+        ports = {"http": spec.http_port, "grpc": spec.grpc_port, "metrics": spec.metrics_port}
+        return {"host": spec.host, **ports}
+    return {"host": "0.0.0.0", "http": HTTP, "grpc": GRPC, "metrics": METRICS}
+
+
+def _cpu_command(spec: ServeSpec, identity: Identity) -> tuple[str, ...]:
+    inside = _listening(spec)
+    return (
+        *("serve", ENGINE, "--server-id", identity.server_id, "--backend", "embedded"),
+        *("--host", str(inside["host"]), "--allow-remote"),
+        *("--http-port", str(inside["http"]), "--grpc-port", str(inside["grpc"])),
+        *("--metrics-port", str(inside["metrics"])),
+        *("--timeout", f"{spec.startup_timeout_s:g}", "--exit-timeout", f"{spec.exit_timeout_s:g}"),
+        # Whoever watches the container starts it again, and has compared the files.
+        *("--restart", "no", "--probe-every", "0", "--print-log", "--no-verify"),
+    )
+
+
+def _gpu_command(spec: ServeSpec, identity: Identity) -> tuple[str, ...]:
+    inside = _listening(spec)
+    addresses = (f"--{door}-address={inside['host']}" for door in ("http", "grpc", "metrics"))
+    ports = (f"--{door}-port={inside[door]}" for door in ("http", "grpc", "metrics"))
+    return (
+        *("python3", f"{BUNDLE}/start.py"),
+        *(() if spec.is_verified else ("--no-verify",)),
+        "--",
+        f"--id={triton_id(identity.server_id)}",
+        f"--exit-timeout-secs={max(1, round(spec.exit_timeout_s))}",
+        *addresses,
+        *ports,
+    )
