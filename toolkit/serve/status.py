@@ -106,7 +106,7 @@ def _problem(record: Record, found: tuple[CompanionStatus, ...]) -> str:
     if not record.is_alive:
         return f"its process (pid {record.endpoint.pid}) died"
     # 2.51 goes on calling itself ready when a stub is gone, and answers every request of that model with an error.
-    if dead := processes.dead_children(record.endpoint.pid):
+    if not record.endpoint.spec.is_pool and (dead := processes.dead_children(record.endpoint.pid)):
         return f"a model's Python process died (pid {', '.join(map(str, dead))})"
     for one in found:
         if one.state != "ready":

@@ -64,7 +64,8 @@ def _fault(record: Record, prober: probing.Prober) -> str:
     """Return why a server is no good any more; empty while it is."""
     if not record.is_alive:
         return failing.ended(record)
-    if dead := processes.dead_children(record.endpoint.pid):
+    # A pool unloads a model whose process died, and loads it again.
+    if not record.endpoint.spec.is_pool and (dead := processes.dead_children(record.endpoint.pid)):
         return f"A model's Python process (pid {', '.join(map(str, dead))}) of {record.endpoint.name!r} died."
     return prober.fault()
 

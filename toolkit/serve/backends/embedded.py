@@ -58,8 +58,9 @@ def _flags(spec: ServeSpec, identity: Identity) -> list[str]:
     return [
         f"--id={triton_id(identity.server_id)}",
         f"--model-repository={spec.repository}",
-        "--model-control-mode=none",
-        "--strict-readiness=true",
+        f"--model-control-mode={'explicit' if spec.is_pool else 'none'}",
+        # In a pool one model that does not load must not make the others' server look broken.
+        f"--strict-readiness={'false' if spec.is_pool else 'true'}",
         "--exit-on-error=true",
         "--disable-auto-complete-config",
         f"--exit-timeout-secs={max(1, round(spec.exit_timeout_s))}",
