@@ -7,9 +7,12 @@ from typing import Any
 import triton_python_backend_utils as pb_utils
 from asked import Limits, rows_of
 from detokenizer import Detokenizer
-from engine import Engine, Settings
+from engine import Engine
+from families import Families
+from meters import Meters
 from replies import Reply
 from served import Refused, flag, parameters, path_of, refusal, tensors_of, tokenizer_in
+from settings import Settings
 
 
 class TritonPythonModel:
@@ -20,11 +23,14 @@ class TritonPythonModel:
         settings = parameters(args)
         folder = path_of(args, settings, "gpt_model_path")
         detokenizer = Detokenizer(tokenizer_in(path_of(args, settings, "tokenizer_dir")))
+        chosen = Settings.read(settings)
         self.limits = Limits(
             max_seq_len=int(settings["max_seq_len"]),
             excludes_input=flag(settings.get("exclude_input_in_output", "true")),
+            max_sequences=chosen.max_batch_size,
         )
-        self.engine = Engine(folder, Settings.read(settings), detokenizer)
+        meters = Meters(Families(args, without=("reused",)), chosen)
+        self.engine = Engine(folder, chosen, detokenizer, meters=meters)
         self.engine.start()
 
     def execute(self, requests: list[Any]) -> None:
