@@ -37,6 +37,7 @@ ROOMS_ALLOWED = {
     "engine": FLOOR
     | {"files", "hashes", "verifying", "registry", "containers", "processes", "templating", "rope", "workspace"},
     "serve": FLOOR | {"files", "hashes", "verifying", "registry", "containers", "processes", "workspace"},
+    "pool": FLOOR | {"files", "processes"},
     "bench": FLOOR | {"files", "registry", "templating"},
     "monitoring": FLOOR | {"files", "registry", "templating"},
     "talk": FLOOR | {"bench"},  # one request, through the load tester's own clients
@@ -58,8 +59,8 @@ DOORS = {
     "prompt_toolkit": {"cli"},
     "hpack": {"bench"},
     "matplotlib": {"bench"},
-    "tritonclient": {"bench", "repository"},
-    "yaml": {"repository"},
+    "tritonclient": {"bench", "repository", "pool"},
+    "yaml": {"repository", "pool"},
     "transformers": {"engine"},
     "gguf": {"models"},
     "pyarrow": {"forward"},

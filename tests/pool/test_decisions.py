@@ -227,6 +227,6 @@ def test_a_model_that_is_always_busy_does_not_keep_another_out(streams, duration
         world.finish(world.now)
         world.ask("a", duration)
         if asked_at and not world.waiting["b"]:
-            assert world.now <= max(asked_at, RESIDENCY_S) + 2 * duration + 1.0
+            assert world.now <= max(asked_at, RESIDENCY_S) + 3 * duration + 1.0
             return
     raise AssertionError("b was never lent")

@@ -100,18 +100,28 @@ def decide(pool: Pool, now: float) -> Decision:
     if any(model.state in {LOADING, UNLOADING} for model in pool.models):
         return Wait()
     for model in pool.models:
-        if model.state == BROKEN and not model.in_flight:
+        if model.state == BROKEN and not model.in_flight and now >= model.retry_at:
             return Unload(name=model.name, why="its process died")
+    if pool.held_bytes > pool.limit_bytes:  # one takes more than was thought
+        decided = _make_room(pool, pool.held_bytes - pool.limit_bytes, now, why="over the limit")
+        if decided is not None:
+            return decided
     wanted = _first_wanted(pool, now)
     if wanted is None:
         return Wait(until=min((model.retry_at for model in pool.models if _is_put_off(model, now)), default=None))
-    if pool.held_bytes + wanted.size_bytes <= pool.limit_bytes:
+    missing = pool.held_bytes + wanted.size_bytes - pool.limit_bytes
+    if missing <= 0:
         return Load(name=wanted.name)
-    return _make_room(pool, wanted, now)
+    return _make_room(pool, missing, now, why=f"room for {wanted.name}") or _refusal(pool, wanted)
 
 
 def _is_put_off(model: Model, now: float) -> bool:
-    return model.retry_at > now and model.is_wanted(model.retry_at)
+    return model.retry_at > now and (model.state == BROKEN or model.is_wanted(model.retry_at))
+
+
+def _refusal(pool: Pool, wanted: Model) -> Refuse:
+    fixed = sum(model.size_bytes for model in pool.models if model.state in HOLDS_MEMORY and model.is_pinned)
+    return Refuse(name=wanted.name, needed_bytes=wanted.size_bytes, available_bytes=pool.limit_bytes - fixed)
 
 
 def _first_wanted(pool: Pool, now: float) -> Model | None:
@@ -122,23 +132,22 @@ def _first_wanted(pool: Pool, now: float) -> Model | None:
     )
 
 
-def _make_room(pool: Pool, wanted: Model, now: float) -> Decision:
-    missing = pool.held_bytes + wanted.size_bytes - pool.limit_bytes
+def _make_room(pool: Pool, missing: int, now: float, *, why: str) -> Unload | Wait | None:
+    """Return the next step towards MISSING bytes more; None where all that may leave does not free so much."""
     candidates = sorted((m for m in pool.models if _may_leave(m)), key=lambda m: (m.worth, m.name))
     if sum(model.size_bytes for model in candidates) < missing:
-        available = pool.limit_bytes - sum(m.size_bytes for m in pool.models if m.state in HOLDS_MEMORY and m.is_pinned)
-        return Refuse(name=wanted.name, needed_bytes=wanted.size_bytes, available_bytes=available)
+        return None
     old_enough = [model for model in candidates if now >= _may_leave_at(model, pool)]
     idle = _cheapest(missing, (model for model in old_enough if not model.in_flight))
     if idle:
-        return Unload(name=idle[0].name, why=f"room for {wanted.name}")
+        return Unload(name=idle[0].name, why=why)
     # Those that already drain first: changing one's mind would drain one after the other and free none.
     leaving = _cheapest(missing, sorted(old_enough, key=lambda model: (not model.is_draining, model.worth, model.name)))
     if leaving:
         draining = frozenset(model.name for model in leaving)
         done = [model for model in leaving if not model.in_flight]
         if done:
-            return Unload(name=done[0].name, why=f"room for {wanted.name}", draining=draining)
+            return Unload(name=done[0].name, why=why, draining=draining)
         return Wait(draining=draining)
     return Wait(until=_enough_at(missing, candidates, pool))
 

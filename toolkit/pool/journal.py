@@ -1,0 +1,92 @@
+"""What a pool did, why and what it took: a line of JSON for each event, flushed to disk before the next."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from toolkit import files
+from toolkit.pool.decisions import FAILED, READY, UNLOADED
+
+#: Every event, and what the model is after it; None: it says nothing of one model.
+EVENTS = {
+    "started": None,
+    "load_begun": "loading",
+    "loaded": READY,
+    "load_failed": FAILED,
+    "unload_begun": "unloading",
+    "unloaded": UNLOADED,
+    "unload_failed": "broken",
+    "broken": "broken",
+    "lost": UNLOADED,
+    "found": READY,
+    "grew": READY,
+    "ended": None,
+}
+
+
+class Journal:
+    """Appends to one file; a line that a crash cut off stays alone."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        with files.disk_errors_named(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._file = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o600)
+        size = os.fstat(self._file).st_size
+        if size and os.pread(self._file, 1, size - 1) != b"\n":
+            os.write(self._file, b"\n")
+
+    def write(self, event: str, model: str | None = None, **facts: Any) -> None:
+        """Append an event and wait until it is on disk."""
+        if event not in EVENTS:
+            raise ValueError(f"{event!r} is no event of a pool's journal")
+        line = {"at": round(time.time(), 3), "event": event, "model": model} | facts
+        text = json.dumps({key: value for key, value in line.items() if value is not None}, ensure_ascii=False)
+        with files.disk_errors_named(self._path):
+            os.write(self._file, text.encode() + b"\n")
+            os.fdatasync(self._file)
+
+    def close(self) -> None:
+        """Close the file."""
+        os.close(self._file)
+
+
+def read(path: Path) -> Iterator[dict[str, Any]]:
+    """Yield the events of a journal; what a crash cut off is left out."""
+    try:
+        text = path.read_text(encoding="utf-8", errors="replace")
+    except FileNotFoundError:
+        return
+    for line in text.splitlines():
+        try:
+            event = json.loads(line)
+        except ValueError:
+            continue
+        if isinstance(event, dict) and event.get("event") in EVENTS:
+            yield event
+
+
+def replayed(path: Path) -> dict[str, str]:
+    """Return what each model is after the last event of a journal."""
+    states: dict[str, str] = {}
+    for event in read(path):
+        if event["event"] == "started":
+            states = dict.fromkeys(event["models"], UNLOADED)
+        elif (state := EVENTS[event["event"]]) is not None and "model" in event:
+            states[event["model"]] = state
+    return states
+
+
+def measured(path: Path) -> dict[tuple[str, int], dict[str, Any]]:
+    """Return the last measured figures of each artefact and KV budget: `base_bytes`, `peak_bytes`, `load_s`."""
+    found: dict[tuple[str, int], dict[str, Any]] = {}
+    for event in read(path):
+        if "artefact" in event:
+            figures = found.setdefault((event["artefact"], event["kv_tokens"]), {})
+            figures |= {key: event[key] for key in ("base_bytes", "peak_bytes", "load_s") if key in event}
+    return found

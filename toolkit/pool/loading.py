@@ -1,0 +1,161 @@
+"""Loading and unloading one model, measured and written down; a model that left is really gone."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import AsyncIterator, Callable, Mapping
+
+from toolkit.pool.config import PoolConfig
+from toolkit.pool.control import Away, Control, ControlError, waiting_parts
+from toolkit.pool.decisions import BROKEN, LOADING, READY, UNLOADED, UNLOADING
+from toolkit.pool.journal import Journal
+from toolkit.pool.lending import Entry, NotHad
+from toolkit.pool.measuring import Measured
+
+SAMPLE_S, POLL_S = 0.2, 0.05
+#: How long a model may take to leave memory, and when it is told again.
+UNLOAD_TIMEOUT_S, UNLOAD_RETRY_S = 120.0, 10.0
+Measure = Callable[[str], Mapping[str, Measured]]
+
+
+class Loader:
+    """Does what was decided, for one model at a time."""
+
+    def __init__(self, config: PoolConfig, control: Control, journal: Journal, measure: Measure) -> None:
+        self._config, self._control, self._journal, self._measure = config, control, journal, measure
+
+    async def load(self, entry: Entry, *, held_bytes: int) -> None:
+        """Load a model; what fails is told to who waits, and tried again after a pause. Raises Away."""
+        began = time.monotonic()
+        why = f"{len(entry.waiting)} waiting" if entry.waiting else "pinned"
+        waited_s = round(began - entry.waiting[0].since, 3) if entry.waiting else None
+        facts = {"why": why, "waited_s": waited_s, "size_bytes": entry.size_bytes, "held_bytes": held_bytes}
+        await self._note("load_begun", entry, **facts)
+        entry.state, entry.load_began = LOADING, began
+        try:
+            async with self._sampled(entry):
+                await self._load_parts(entry)
+        except Away:
+            entry.state = UNLOADED
+            await self._note("lost", entry, why="Triton went away while it was loaded")
+            raise
+        except ControlError as error:
+            await self._clear(entry)
+            await self._failed(entry, f"The model {entry.name!r} could not be loaded: {error}.")
+            return
+        await self.measure(entry)
+        entry.load_s = round(time.monotonic() - began, 3)
+        entry.loads += 1
+        entry.base_bytes = entry.now_bytes
+        self.is_ready(entry)
+        await self._note("loaded", entry, load_s=entry.load_s, size_bytes=entry.size_bytes, **self._figures(entry))
+
+    def is_ready(self, entry: Entry) -> None:
+        """Note that a model is there, with no use of it yet."""
+        entry.state, entry.resident_since = READY, time.monotonic()
+        entry.failures, entry.problem, entry.served = 0, "", 0
+
+    async def unload(self, entry: Entry, why: str) -> None:
+        """Unload a model and wait until its memory is free."""
+        began = time.monotonic()
+        resident_s = round(began - entry.resident_since, 3)
+        facts = {"why": why, "worth": round(entry.worth, 3), "served": entry.served, "resident_s": resident_s}
+        await self._note("unload_begun", entry, **facts)
+        entry.state, entry.is_draining = UNLOADING, False
+        left = await self._clear(entry)
+        if left:
+            entry.state, entry.problem, entry.retry_at = BROKEN, left, time.monotonic() + UNLOAD_RETRY_S
+            await self._note("unload_failed", entry, why=left)
+            return
+        entry.state = UNLOADED
+        await self._note("unloaded", entry, unload_s=round(time.monotonic() - began, 3), **self._figures(entry))
+        entry.now_bytes = 0
+
+    async def measure(self, entry: Entry) -> None:
+        """Measure a model's processes."""
+        if self._config.is_measured:
+            found = await asyncio.to_thread(self._measure, self._config.repository)
+            self.noted(entry, found)
+            entry.pids = self.living(entry, found)
+
+    def noted(self, entry: Entry, found: Mapping[str, Measured]) -> None:
+        """Take a model's part of a measurement."""
+        entry.now_bytes = sum(found[part].pss_bytes for part in entry.model.parts if part in found)
+        entry.peak_bytes = max(entry.peak_bytes, entry.now_bytes)
+        entry.was_used |= entry.served > 0
+
+    def living(self, entry: Entry, found: Mapping[str, Measured]) -> frozenset[int]:
+        """Return the processes of a model that live."""
+        return frozenset(pid for part in entry.model.parts if part in found for pid in found[part].pids)
+
+    async def _load_parts(self, entry: Entry) -> None:
+        *parts, front = entry.model.parts
+        timeout_s = self._config.load_timeout_s
+        done = await asyncio.gather(
+            *(self._control.load(part, timeout_s=timeout_s) for part in parts), return_exceptions=True
+        )
+        for failed in done:
+            if isinstance(failed, BaseException):
+                raise failed
+        await self._control.load(front, timeout_s=timeout_s)
+
+    @contextlib.asynccontextmanager
+    async def _sampled(self, entry: Entry) -> AsyncIterator[None]:
+        """Measure again and again meanwhile: loading may take more than what stays."""
+        task = asyncio.create_task(self._sample(entry))
+        try:
+            yield
+        finally:
+            task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await task
+
+    async def _sample(self, entry: Entry) -> None:
+        while True:
+            await self.measure(entry)
+            await asyncio.sleep(SAMPLE_S)
+
+    async def _clear(self, entry: Entry) -> str:
+        """Take every part out of Triton; return what is still there after a long time."""
+        for part in reversed(entry.model.parts):
+            with contextlib.suppress(ControlError):  # one that is not loaded; what counts is what is there after it
+                await self._control.unload(part)
+        deadline = time.monotonic() + UNLOAD_TIMEOUT_S
+        while True:
+            left = await self._left(entry)
+            if not left or time.monotonic() > deadline:
+                return left
+            await asyncio.sleep(POLL_S)
+
+    async def _left(self, entry: Entry) -> str:
+        try:
+            parts = waiting_parts(await self._control.states(), entry.model.parts)
+        except Away:
+            parts = []  # with Triton go its models
+        if parts:
+            return f"Triton still has {', '.join(parts)}"
+        if self._config.is_measured:
+            found = await asyncio.to_thread(self._measure, self._config.repository)
+            if alive := self.living(entry, found):
+                return f"its processes {', '.join(map(str, sorted(alive)))} are still there"
+        return ""
+
+    async def _failed(self, entry: Entry, sentence: str) -> None:
+        pause_s = entry.failed(sentence, now=time.monotonic())
+        told = entry.fail_waiting(NotHad(sentence, retry_after_s=pause_s))
+        await self._note("load_failed", entry, why=sentence, told=told, retry_s=pause_s)
+
+    def _figures(self, entry: Entry) -> dict[str, int | str]:
+        model = entry.model
+        return {
+            "artefact": model.artefact,
+            "kv_tokens": model.kv_tokens,
+            "base_bytes": entry.base_bytes,
+            "peak_bytes": entry.peak_bytes,
+        }
+
+    async def _note(self, event: str, entry: Entry, **facts: object) -> None:
+        known = {key: value for key, value in facts.items() if value is not None}
+        await asyncio.to_thread(lambda: self._journal.write(event, entry.name, **known))
