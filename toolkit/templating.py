@@ -34,6 +34,7 @@ def environment(user_templates: Path | None = None) -> jinja2.Environment:
         lstrip_blocks=True,
     )
     made.filters["pbtxt_string"] = pbtxt_string
+    made.filters["yaml_string"] = yaml_string
     return made
 
 
@@ -46,6 +47,14 @@ def pbtxt_string(value: object) -> str:
     """Quote a value as a protobuf text-format string: backslash, quote and line breaks are escaped."""
     text = str(value).replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n").replace("\r", "\\r")
     return f'"{text}"'
+
+
+def yaml_string(value: object) -> str:
+    """Quote a value as a YAML string, with as little escaping as its characters allow."""
+    import json
+
+    text = str(value)
+    return "'" + text.replace("'", "''") + "'" if text.isprintable() else json.dumps(text)
 
 
 def chat_template(tokenizer_dir: Path) -> tuple[str, dict[str, str]] | None:

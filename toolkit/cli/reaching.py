@@ -10,6 +10,7 @@ from toolkit.errors import MissingError, ServerError, UnknownName, UsageError
 if TYPE_CHECKING:
     from toolkit.specs import Endpoint
 
+GATEWAY = "gateway"
 START_HINT = "Start one with `trtk serve ENGINE --detach`, or give --url."
 
 
@@ -40,3 +41,12 @@ def triton_url(endpoint: Endpoint) -> str:
     """Return the address to ask a server at: gRPC where it is installed here."""
     has_grpc = all(importlib.util.find_spec(name) for name in ("grpc", "hpack", "tritonclient"))
     return f"grpc://{endpoint.grpc_url}" if has_grpc else endpoint.http_url
+
+
+def gateway_metrics(endpoint: Endpoint) -> tuple[str, ...]:
+    """Return where the gateway of a server says its metrics, where there is one."""
+    return tuple(
+        f"{companion.url.removesuffix('/').removesuffix('/v1')}/metrics"
+        for companion in endpoint.spec.companions
+        if companion.name == GATEWAY and companion.url
+    )

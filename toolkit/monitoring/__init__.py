@@ -1,16 +1,37 @@
 """What a server's metrics say now, and the files that let Prometheus and Grafana watch it."""
 
-from toolkit.monitoring.figures import EngineFigures, GpuFigures, ModelFigures, ServerFigures, figures
+from toolkit.monitoring.exported import Exported, known, seen
+from toolkit.monitoring.figures import (
+    EngineFigures,
+    GatewayFigures,
+    GpuFigures,
+    ModelFigures,
+    ServerFigures,
+    figures,
+    gateway_figures,
+)
+from toolkit.monitoring.rules import LeftOut
 from toolkit.monitoring.scraping import Sample, Scrape, parse, scrape
+from toolkit.monitoring.writing import ScrapeTarget, Written, made, write
 
 __all__ = [
     "EngineFigures",
+    "Exported",
+    "GatewayFigures",
     "GpuFigures",
+    "LeftOut",
     "ModelFigures",
     "Sample",
     "Scrape",
+    "ScrapeTarget",
     "ServerFigures",
+    "Written",
     "figures",
+    "gateway_figures",
+    "known",
+    "made",
     "parse",
     "scrape",
+    "seen",
+    "write",
 ]

@@ -10,6 +10,7 @@ from toolkit.monitoring.scraping import Scrape
 REQUESTS, BLOCKS = "nv_trt_llm_request_metrics", "nv_trt_llm_kv_cache_block_metrics"
 SUCCESS, FAILURE = "nv_inference_request_success", "nv_inference_request_failure"
 FIRST_RESPONSE = "nv_inference_first_response_histogram_ms"
+GATEWAY_REQUESTS, GATEWAY_TTFT = "trtk_gateway_requests_total", "trtk_gateway_time_to_first_token_seconds"
 INPUT_TOKENS, OUTPUT_TOKENS = "nv_llm_input_token_len_sum", "nv_llm_output_token_len_sum"
 
 
@@ -59,6 +60,18 @@ class GpuFigures:
 
 
 @dataclass(frozen=True, kw_only=True)
+class GatewayFigures:
+    """The OpenAI endpoint in front of a server."""
+
+    in_flight: float | None
+    waiting: float | None
+    requests: Mapping[str, float]  # by status, since it started
+    requests_per_s: float | None
+    output_tokens_per_s: float | None
+    ttft_ms: float | None  # mean between the two scrapes
+
+
+@dataclass(frozen=True, kw_only=True)
 class ServerFigures:
     """What one server's metrics say."""
 
@@ -83,6 +96,23 @@ def figures(now: Scrape, before: Scrape | None = None) -> ServerFigures:
         memory_used_bytes=now.total("nv_cpu_memory_used_bytes"),
         memory_total_bytes=now.total("nv_cpu_memory_total_bytes"),
         gpus=tuple(_gpu(now, uuid) for uuid in gpus),
+    )
+
+
+def gateway_figures(now: Scrape, before: Scrape | None = None) -> GatewayFigures:
+    """Return what a gateway's metrics say, with rates since BEFORE."""
+    requests: dict[str, float] = {}
+    for one in now.matching(GATEWAY_REQUESTS):
+        status = one.labels.get("status", "")
+        requests[status] = requests.get(status, 0.0) + one.value
+    seconds = _mean(added(now, before, f"{GATEWAY_TTFT}_sum"), added(now, before, f"{GATEWAY_TTFT}_count"))
+    return GatewayFigures(
+        in_flight=now.total("trtk_gateway_requests_in_flight"),
+        waiting=now.total("trtk_gateway_requests_waiting"),
+        requests=requests,
+        requests_per_s=_rate(now, before, GATEWAY_REQUESTS),
+        output_tokens_per_s=_rate(now, before, "trtk_gateway_tokens_total", kind="output"),
+        ttft_ms=None if seconds is None else 1000 * seconds,
     )
 
 
