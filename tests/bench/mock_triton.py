@@ -41,6 +41,8 @@ class Script:
     fail_every: int = 0  # an error after two chunks
     die_at_request: int = 0
     reset_every: int = 0  # HTTP: the connection is cut after two chunks
+    stall_at_s: float = 0.0  # after the first request: for stall_s seconds nothing is answered
+    stall_s: float = 0.0
     is_never_final: bool = False
     is_malformed: bool = False
     is_decoupled: bool = True
@@ -51,15 +53,22 @@ class Mock:
         self.script = script
         self.log = log.open("a", buffering=1)
         self.requests = 0
+        self.first_start = None
+
+    def unstalled(self, planned: float) -> float:
+        """Return when something planned happens: at the end of the stall, if it falls into it."""
+        begin = self.first_start + self.script.stall_at_s
+        return max(planned, begin + self.script.stall_s) if begin <= planned < begin + self.script.stall_s else planned
 
     async def answer(self, request_id: str, asked: int):
         """Yield (text, running or own count, whether it is the last) by the timetable, and log the clock."""
         script = self.script
         self.requests += 1
         number, start = self.requests, time.perf_counter()
+        self.first_start = self.first_start or start
         total, done, times = script.tokens or asked, 0, []
         for index in range(script.leading_empty_chunks + total):
-            pause = start + script.ttft_s + index * script.gap_s - time.perf_counter()
+            pause = self.unstalled(start + script.ttft_s + index * script.gap_s) - time.perf_counter()
             if pause > 0:
                 await asyncio.sleep(pause)
             if number == script.die_at_request and index == 2:

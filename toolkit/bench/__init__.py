@@ -57,6 +57,12 @@ def check(profile: LoadProfile) -> None:
         raise UsageError(
             "A load test stops after a number of requests or after a duration.", hint="Give one of the two."
         )
+    registry.pick(known_arrivals(), profile.arrival, kind="load shape")
+    if (profile.arrival == "closed") == bool(profile.stages):
+        raise UsageError(
+            f"The load shape {profile.arrival} and {len(profile.stages)} rates do not go together.",
+            hint="An open loop has a rate, a closed loop has none.",
+        )
     if not _is_address(profile.url):
         raise UsageError(f"{profile.url!r} is not a URL.", hint="Write --url grpc://localhost:8001.")
 

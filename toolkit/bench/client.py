@@ -6,12 +6,14 @@ import asyncio
 import contextlib
 import datetime
 import itertools
+import math
 import signal
 import statistics
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Coroutine, Iterator
 from dataclasses import replace
+from typing import Any
 
 from toolkit.bench import prompts
 from toolkit.bench.answer import Answer, SendFailed
@@ -46,7 +48,10 @@ class Load:
         self._failed = 0
         self._failed_in_a_row = 0
         self._active: set[Answer] = set()
-        self._tasks: list[asyncio.Task[None]] = []
+        self._tasks: set[asyncio.Future[Any]] = set()
+        self._all_ended = asyncio.Event()
+        self._bug: BaseException | None = None
+        self._room = asyncio.Semaphore(profile.concurrency) if profile.is_capped else None
         self._prompts = _prompts_ahead(profile)
         self._busy_s = 0.0
         self._busy_since = 0.0
@@ -63,12 +68,28 @@ class Load:
     async def run(self) -> float:
         """Run every slot to its end; return how long it took."""
         self._start = time.perf_counter()
-        self._tasks = [asyncio.ensure_future(self._slot()) for _ in range(self.profile.concurrency)]
-        await asyncio.wait(self._tasks)
-        for task in self._tasks:
-            if not task.cancelled():
-                task.result()
+        if self.profile.stages:
+            self._begin(self._open_loop())
+        else:
+            for number in range(self.profile.concurrency):
+                self._begin(self._slot(number))
+        await self._all_ended.wait()
+        if self._bug is not None:
+            raise self._bug
         return self.now()
+
+    def _begin(self, work: Coroutine[Any, Any, Any]) -> None:
+        task = asyncio.ensure_future(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._end)
+
+    def _end(self, task: asyncio.Future[Any]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and task.exception() is not None:
+            self._bug = task.exception()
+            self.interrupt()
+        if not self._tasks:
+            self._all_ended.set()
 
     def interrupt(self) -> None:
         """Stop now; what is in flight is recorded as cancelled."""
@@ -76,15 +97,34 @@ class Load:
         for task in self._tasks:
             task.cancel()
 
-    async def _slot(self) -> None:
-        free_at = self.now()
+    async def _slot(self, number: int) -> None:
+        free_at = self.profile.ramp_s * number / self.profile.concurrency
+        await self._until(free_at)
         while not self._is_over():
-            due = next(self._due, free_at)
-            scheduled = free_at if due is None else due
-            if scheduled > (now := self.now()):
-                await asyncio.sleep(scheduled - now)
-            record = await self._one(self._next_ask(), scheduled)
+            record = await self._one(self._next_ask(), free_at)
             free_at = record.end_s
+
+    async def _open_loop(self) -> None:
+        """Send each request when it is due, however many are still unanswered."""
+        end_s = math.inf if self.profile.duration_s is None else self.profile.duration_s
+        for due in self._due:
+            if due is None or due >= end_s or self._is_over():
+                break
+            await self._until(due)
+            if not self._is_over():
+                self._begin(self._when_there_is_room(self._next_ask(), due))
+
+    async def _when_there_is_room(self, ask: Ask, due: float) -> None:
+        if self._room is None:
+            await self._one(ask, due)
+            return
+        asked_at = self.now()
+        async with self._room:
+            await self._one(ask, due, held_s=self.now() - asked_at)
+
+    async def _until(self, at_s: float) -> None:
+        if (left_s := at_s - self.now()) > 0:
+            await asyncio.sleep(left_s)
 
     def _is_over(self) -> bool:
         if self.stop_reason or self.is_interrupted:
@@ -103,7 +143,7 @@ class Load:
             seed=profile.seed + index,
         )
 
-    async def _one(self, ask: Ask, scheduled: float) -> RequestRecord:
+    async def _one(self, ask: Ask, scheduled: float, *, held_s: float = 0.0) -> RequestRecord:
         answer, outcome, failure = Answer(), "ok", None
         self._count(answer, is_start=True)
         try:
@@ -119,7 +159,7 @@ class Load:
             raise
         finally:
             self._count(answer, is_start=False)
-            record = self._record(ask, answer, scheduled, outcome=outcome, failure=failure)
+            record = self._record(ask, answer, scheduled, held_s=held_s, outcome=outcome, failure=failure)
             self.records.append(record)
         self._judge(failure)
         return record
@@ -143,7 +183,14 @@ class Load:
             self.stop_reason = f"{self._failed_in_a_row} requests in a row failed, the last with: {failure}"
 
     def _record(
-        self, ask: Ask, answer: Answer, scheduled: float, *, outcome: str, failure: SendFailed | None
+        self,
+        ask: Ask,
+        answer: Answer,
+        scheduled: float,
+        *,
+        held_s: float,
+        outcome: str,
+        failure: SendFailed | None,
     ) -> RequestRecord:
         def since_start(reading: float | None) -> float | None:
             return None if reading is None else reading - self._start
@@ -164,6 +211,7 @@ class Load:
             outcome="failed" if failure else outcome,
             error=failure.kind if failure else None,
             message=str(failure) if failure else None,
+            held_s=held_s,
             token_count_source=source,
         )
 
@@ -192,13 +240,35 @@ class Load:
 def _prompts_ahead(profile: LoadProfile) -> Iterator[str]:
     if profile.prompts:
         return itertools.cycle(profile.prompts)
-    wanted = profile.requests or profile.concurrency * 64
+    wanted = profile.requests or math.ceil(_expected(profile))
     count = min(wanted, max(TOKENS_AHEAD // profile.isl, profile.concurrency))
 
     def made(index: int) -> str:
         return prompts.made(seed=profile.seed, index=index, tokens=profile.isl)
 
     return itertools.chain([made(index) for index in range(count)], map(made, itertools.count(count)))
+
+
+def warm_up_of(profile: LoadProfile) -> LoadProfile:
+    """Return the closed loop that goes before: as many requests as asked for, of other prompts."""
+    return replace(
+        profile,
+        requests=profile.warmup_requests,
+        duration_s=None,
+        seed=profile.seed + WARMUP_SEED,
+        arrival="closed",
+        stages=(),
+        is_capped=False,
+        ramp_s=0.0,
+        concurrency=min(profile.concurrency, profile.warmup_requests),
+    )
+
+
+def _expected(profile: LoadProfile) -> float:
+    """Return how many requests a run of some length will send, about."""
+    length_s = profile.duration_s or 0.0
+    rates = [(stage.start_rps + stage.end_rps) / 2 * (stage.duration_s or length_s) for stage in profile.stages]
+    return sum(rates) if rates else profile.concurrency * 64
 
 
 async def measured(
@@ -211,7 +281,7 @@ async def measured(
 ) -> Run:
     """Warm up, then run PROFILE and return what happened."""
     if profile.warmup_requests:
-        warming = replace(profile, requests=profile.warmup_requests, duration_s=None, seed=profile.seed + WARMUP_SEED)
+        warming = warm_up_of(profile)
         load = await _phase(Load(warming, session, arrival, step="warm-up"), report, watch)
         _need_one_answer(load)
     earlier = await session.statistics()

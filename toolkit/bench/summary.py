@@ -72,7 +72,7 @@ def _latencies(records: Sequence[RequestRecord], ok: Sequence[RequestRecord]) ->
     found: dict[str, Any] = {}
     failures = sum(record.outcome == "failed" for record in records)
     values = {name: [v for record in ok if (v := measure(record)) is not None] for name, measure in LATENCIES.items()}
-    values["send_lag_ms"] = [1000 * (record.sent_s - record.scheduled_s) for record in records]
+    values["send_lag_ms"] = [1000 * (record.sent_s - record.scheduled_s - record.held_s) for record in records]
     for name, numbers in values.items():
         found[name] = distribution(numbers)
     found["latency_with_failures"] = {

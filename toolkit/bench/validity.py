@@ -8,6 +8,7 @@ from typing import Any
 from toolkit.bench.runs import Run
 
 MAX_SEND_LAG_P99_MS = 50.0
+MIN_ACHIEVED_SHARE = 0.98
 LITTLES_LAW_TOLERANCE = 0.05
 BUSY_CLIENT_SHARE = 0.9
 
@@ -26,9 +27,24 @@ def invalid_because(run: Run, lag: Mapping[str, float | None]) -> list[str]:
         reasons.append(
             f"The client sent late: p99 of the send lag is {lag['p99']:.0f} ms, over {MAX_SEND_LAG_P99_MS:.0f} ms."
         )
+    share = achieved_share(run)
+    if share is not None and share < MIN_ACHIEVED_SHARE:
+        reasons.append(
+            f"The client sent at {share:.1%} of the rate that was asked for, under {MIN_ACHIEVED_SHARE:.0%}."
+        )
     if all(record.outcome != "ok" for record in run.records):
         reasons.append("No request succeeded.")
     return reasons
+
+
+def achieved_share(run: Run) -> float | None:
+    """Return the rate at which requests left over the rate at which they were due; None without an open loop."""
+    if not run.profile.stages or run.profile.is_capped or len(run.records) < 2:
+        return None
+    due = [record.scheduled_s for record in run.records]
+    sent = [record.sent_s for record in run.records]
+    planned_s, took_s = max(due) - min(due), max(sent) - min(sent)
+    return planned_s / took_s if took_s > 0 else None
 
 
 def doubts(run: Run, document: Mapping[str, Any]) -> list[str]:
@@ -67,7 +83,7 @@ def _uncounted_input(run: Run) -> str | None:
 
 
 def _littles_law(run: Run) -> str | None:
-    from_records = sum(record.end_s - record.scheduled_s for record in run.records) / run.duration_s
+    from_records = sum(record.end_s - record.scheduled_s - record.held_s for record in run.records) / run.duration_s
     if abs(from_records - run.mean_in_flight) <= LITTLES_LAW_TOLERANCE * max(run.mean_in_flight, from_records):
         return None
     return (

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 PLAIN_LINE_EVERY_S = 5.0
 DEFAULT_REQUESTS_PER_SLOT = 10
+DEFAULT_CONCURRENCY = 8
 LATENCIES = (
     ("ttft_ms", "TTFT"),
     ("itl_ms", "ITL"),
@@ -32,12 +33,22 @@ LATENCIES = (
 @click.command(
     epilog=output.examples(
         "trtk bench --concurrency 16 --requests 160 --isl 128 --osl 64",
-        "trtk bench --url http://localhost:8000 --duration 30 --slo ttft=500ms@p95 --slo itl=50ms",
+        "trtk bench --url http://localhost:8000 --rate 20 --duration 30 --slo ttft=500ms@p95 --slo itl=50ms",
     )
 )
 @click.option("--url", help="grpc://host:port or http://host:port; default: the server that `trtk serve` started.")
 @click.option("--model", default="ensemble", show_default=True, help="The model's name on the server.")
-@click.option("--concurrency", type=click.IntRange(1), default=8, show_default=True, help="Requests in flight.")
+@click.option("--concurrency", type=click.IntRange(1), help="Requests in flight, 8 by default; with --rate the most.")
+@click.option("--rate", help="Open loop, requests a second: 20, a ramp 5..50, or steps 5,10,20 over --duration.")
+@click.option(
+    "--arrival", type=click.Choice(["constant", "poisson", "gamma"]), help="Of --rate; poisson where it is left out."
+)
+@click.option(
+    "--burstiness", type=click.FloatRange(0, min_open=True), help="Of gamma: variation of the gaps; Poisson: 1."
+)
+@click.option(
+    "--ramp", type=click.FloatRange(0), default=0.0, help="Seconds in which the slots of --concurrency begin."
+)
 @click.option("--requests", type=click.IntRange(1), help="Stop after so many; default: ten for each in flight.")
 @click.option("--duration", type=click.FloatRange(0, min_open=True), help="Send for so many seconds instead.")
 @click.option("--isl", type=click.IntRange(1), default=128, show_default=True, help="Input tokens, about.")
@@ -85,13 +96,14 @@ def profile_from(options: Mapping[str, Any]) -> LoadProfile:
         slo.parse(text)
     if options["price"]:
         price.parse(options["price"])
-    concurrency, requests = options["concurrency"], options["requests"]
+    shape = shape_from(options)
+    concurrency, requests = shape["concurrency"], options["requests"]
     if not requests and not options["duration"]:
         requests = DEFAULT_REQUESTS_PER_SLOT * concurrency
     return LoadProfile(
+        **shape,
         url=options["url"] or reaching.triton_url(reaching.ready_server()),
         model=options["model"],
-        concurrency=concurrency,
         requests=requests,
         duration_s=options["duration"],
         isl=options["isl"],
@@ -107,12 +119,37 @@ def profile_from(options: Mapping[str, Any]) -> LoadProfile:
     )
 
 
+def shape_from(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what the options say about when requests are sent: the fields of a profile that do."""
+    from toolkit.bench import pacing
+    from toolkit.errors import UsageError
+
+    concurrency = options["concurrency"] or DEFAULT_CONCURRENCY
+    if not options["rate"]:
+        if options["arrival"] or options["burstiness"]:
+            raise UsageError("--arrival and --burstiness belong to an open loop.", hint="Add --rate REQUESTS_A_SECOND.")
+        return {"arrival": "closed", "concurrency": concurrency, "ramp_s": options["ramp"]}
+    if options["ramp"]:
+        raise UsageError("--ramp belongs to a closed loop.", hint="A rate ramps with --rate 5..50.")
+    arrival = options["arrival"] or ("gamma" if options["burstiness"] else "poisson")
+    if options["burstiness"] and arrival != "gamma":
+        raise UsageError(f"--burstiness belongs to --arrival gamma, not to {arrival}.", hint="Leave --arrival out.")
+    return {
+        "arrival": arrival,
+        "stages": pacing.parse(options["rate"], duration_s=options["duration"]),
+        "burstiness": options["burstiness"] or 1.0,
+        "concurrency": concurrency,
+        "is_capped": options["concurrency"] is not None,
+    }
+
+
 def default_folder(profile: LoadProfile) -> Path:
     """Return a folder that says what was measured and when."""
     from toolkit import workspace
 
     now = datetime.datetime.now().astimezone()
-    return workspace.reports_dir() / f"{workspace.slug(profile.model)}-c{profile.concurrency}-{now:%Y%m%d-%H%M%S}"
+    load = f"r{profile.stages[0].start_rps:g}" if profile.stages else f"c{profile.concurrency}"
+    return workspace.reports_dir() / f"{workspace.slug(profile.model)}-{load}-{now:%Y%m%d-%H%M%S}"
 
 
 def end(ctx: click.Context, run: Run, report: BenchReport) -> None:

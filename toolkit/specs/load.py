@@ -8,12 +8,21 @@ from typing import Any
 
 
 @dataclass(frozen=True, kw_only=True)
+class Stage:
+    """A stretch of an open loop: the rate goes evenly from one value to the other."""
+
+    start_rps: float
+    end_rps: float
+    duration_s: float | None = None  # None: until the run ends
+
+
+@dataclass(frozen=True, kw_only=True)
 class LoadProfile:
     """A load test, fully said: the same profile and seed send the same requests."""
 
     url: str  # grpc://host:port, http://host:port
     model: str = "ensemble"
-    concurrency: int = 1
+    concurrency: int = 1  # closed loop: requests in flight; open loop: at most so many, where is_capped
     requests: int | None = None  # stop after so many; exactly one of requests and duration_s is set
     duration_s: float | None = None
     isl: int = 128  # input tokens asked for
@@ -24,7 +33,11 @@ class LoadProfile:
     prompts: tuple[str, ...] = ()  # empty: made from the seed
     timeout_s: float = 120.0
     seed: int = 0
-    arrival: str = "closed"  # the load shape
+    arrival: str = "closed"  # the load shape: closed, constant, poisson, gamma
+    stages: tuple[Stage, ...] = ()  # open loop: how fast requests come
+    burstiness: float = 1.0  # gamma: the coefficient of variation of the gaps; 1 is Poisson
+    is_capped: bool = False  # open loop: a request that would be one too many waits, and its clock runs
+    ramp_s: float = 0.0  # closed loop: the slots begin evenly over so many seconds
     slos: tuple[str, ...] = ()  # ttft=500ms@p95
     price: str | None = None  # 0.35EUR/h
 
@@ -46,6 +59,7 @@ class RequestRecord:
     outcome: str  # ok, failed, cancelled
     error: str | None = None  # kind, for the count by kind
     message: str | None = None  # what the server or the network said
+    held_s: float = 0.0  # a capped open loop: how long it waited for room, after it was due
     token_count_source: str = "server"  # where output_tokens comes from: server, chunks, tokenizer
 
 
