@@ -10,6 +10,8 @@ import pytest
 from toolkit import templating
 
 SHARED = templating.directory() / "inflight_batcher" / "shared"
+#: Every module of a served model.
+OWN = sorted({path.stem for path in templating.directory().rglob("*.py")})
 
 
 class Tensor:
@@ -58,7 +60,7 @@ def served(monkeypatch):
     utils.Logger = types.SimpleNamespace(log_error=lambda _: None)
     utils.get_input_tensor_by_name = lambda request, name: next(t for t in request.inputs() if t.name() == name)
     loaded = {"triton_python_backend_utils": utils}
-    for name in ("served", "detokenizer", "leavers", "asked", "replies", "engine", "model"):
+    for name in OWN:
         monkeypatch.delitem(sys.modules, name, raising=False)
     monkeypatch.setitem(sys.modules, "triton_python_backend_utils", utils)
 
@@ -69,7 +71,7 @@ def served(monkeypatch):
         return loaded[module]
 
     yield load
-    for name in ("served", "detokenizer", "leavers", "asked", "replies", "engine", "model"):
+    for name in OWN:
         sys.modules.pop(name, None)
 
 
