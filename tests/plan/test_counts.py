@@ -76,7 +76,9 @@ def test_routers_stay_in_32_bits_whatever_the_recipe():
     experts = 3 * 4 * 3 * 128 * 256
     attention = 3 * (2 * 128 * 128 + 2 * 128 * 128)
     norms = 7 * 128
+    # Of qkv and dense one for weights and one for inputs; of fc and proj one for each expert and one for inputs.
+    scales = 3 * (2 * 2 + 2 * (4 + 1))
 
     assert memory.weights_bytes(spec, quant.get("fp8"), None) == (
-        experts + attention + 2 * (2 * 320 * 128 + norms) + 4 * 3 * 4 * 128
+        experts + attention + 2 * (2 * 320 * 128 + norms) + 4 * 3 * 4 * 128 + 4 * scales
     )

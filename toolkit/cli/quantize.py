@@ -46,7 +46,7 @@ def quantize(model: str, folder: Path, as_json: bool, **options: Any) -> None:
         source = models.locate(model, progress=progress)
         convert.need_replaceable(folder, source)
         converted = conversion_plan(models.read(source), options, source)
-        needed = plan.memory.checkpoint_bytes(converted.model, converted.recipe, converted.group_size)
+        needed = sum(plan.tensors.checkpoint_bytes(converted))
         if converted.auto:  # candidates lie beside the checkpoint until the search ends
             needed *= 3
         measure = measure_of(converted, source, progress)

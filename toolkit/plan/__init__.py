@@ -8,7 +8,7 @@ import json
 from collections.abc import Iterable
 
 from toolkit.errors import PlanInfeasible
-from toolkit.plan import build_flags, groups, limits, llm_api, memory, mixed, room, shards, storage, support
+from toolkit.plan import build_flags, groups, limits, llm_api, memory, mixed, room, shards, storage, support, tensors
 from toolkit.plan.engine_options import SPECULATIVE, AskedEngine
 from toolkit.plan.limits import Asked
 from toolkit.plan.storage import AskedCheckpoint
@@ -20,12 +20,12 @@ from toolkit.specs import (
     Choice,
     ConversionPlan,
     GpuSpec,
-    Limits,
     ModelSpec,
     QuantRecipe,
     Sharding,
     to_json,
 )
+from toolkit.specs.planning import Sizing
 
 __all__ = [
     "SPECULATIVE",
@@ -39,6 +39,7 @@ __all__ = [
     "memory",
     "mixed",
     "resolve",
+    "tensors",
     "with_builder",
 ]
 
@@ -98,14 +99,9 @@ def make(converted: ConversionPlan, target: Target, asked: Asked, *, recipes: It
     _check_ranks(converted, asked.sharding, gpu)
     assert flow == support.LLMAPI or converted.sharding == asked.sharding, "the checkpoint has other ranks"
     sharding = asked.sharding
-    weights = memory.weights_bytes(model, recipe, converted.group_size, sharding=sharding)
-    per_token = memory.kv_bytes_per_token(
-        model, kv_bytes=1 if converted.kv_cache else memory.FLOAT_BYTES, sharding=sharding
-    )
+    loaded = limits.loaded_on(gpu, converted, flow, sharding)
     try:
-        bounds, kv_bytes, limit_choices = limits.choose(
-            gpu, model, asked, weights_bytes=weights, kv_bytes_per_token=per_token
-        )
+        sizing = limits.choose(loaded, asked)
     except limits.NoRoom as refusal:
         raise PlanInfeasible(str(refusal), hint=room.hint(converted, target, asked, recipes) or refusal.hint) from None
     assert target.flow_choice, "resolve set it"
@@ -117,13 +113,15 @@ def make(converted: ConversionPlan, target: Target, asked: Asked, *, recipes: It
         flow=flow,
         toolchain=support.TOOLCHAINS[flow],
         builder="defer" if flow == support.ENGINE else "local",
-        limits=bounds,
-        weights_bytes=weights,
-        kv_bytes_per_token=per_token,
-        kv_bytes=kv_bytes,
-        build_flags=_build_flags(converted, target, bounds, asked.engine),
+        limits=sizing.limits,
+        weights_bytes=loaded.weights_bytes,
+        kv_bytes_per_token=sizing.kv.bytes_per_token,
+        kv_bytes=sizing.memory.kv_cache,
+        kv_fraction=sizing.kv_fraction,
+        scheduler_policy=sizing.scheduler_policy,
+        build_flags=_build_flags(converted, target, sizing, asked.engine),
         adapters=asked.engine.adapters,
-        choices=(*converted.choices, target.flow_choice, *limit_choices),
+        choices=(*converted.choices, target.flow_choice, *sizing.choices),
     )
     return dataclasses.replace(plan, plan_id=_digest(plan))
 
@@ -134,14 +132,14 @@ def with_builder(plan: BuildPlan, choice: Choice) -> BuildPlan:
     return dataclasses.replace(decided, plan_id=_digest(decided), choices=(*plan.choices, choice))
 
 
-def _build_flags(converted: ConversionPlan, target: Target, bounds: Limits, asked: AskedEngine) -> tuple[Choice, ...]:
+def _build_flags(converted: ConversionPlan, target: Target, sizing: Sizing, asked: AskedEngine) -> tuple[Choice, ...]:
     if target.flow == support.ENGINE:
         assert target.tool, "resolve takes no engine flow without it"
-        compiled = build_flags.Compiled(gpu=target.gpu, converted=converted, limits=bounds, asked=asked)
+        compiled = build_flags.Compiled(gpu=target.gpu, converted=converted, limits=sizing.limits, asked=asked)
         return build_flags.choose(compiled, target.tool)
     if target.flow == support.LLMAPI:
         assert target.api, "resolve takes no llmapi flow without it"
-        return llm_api.choose(bounds, asked, target.api)
+        return llm_api.choose(sizing, asked, target.api)
     if asked != AskedEngine():
         raise PlanInfeasible(
             "--speculative, --lora-dir, --gather-logits, --workers and --set-flag are of NVIDIA GPUs; the CPU engine "

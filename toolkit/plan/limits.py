@@ -1,4 +1,4 @@
-"""What an engine is built for: batch, sequence and token limits that the memory can hold."""
+"""What an engine is built for: batch, sequence and token limits that the memory can hold, with a KV cache."""
 
 from __future__ import annotations
 
@@ -6,23 +6,31 @@ from dataclasses import dataclass, field
 
 from toolkit import rope
 from toolkit.errors import PlanInfeasible
-from toolkit.plan import memory
+from toolkit.plan import kv_cache, memory, support
 from toolkit.plan.engine_options import AskedEngine
-from toolkit.specs import Choice, GpuSpec, Limits, ModelSpec, Sharding
+from toolkit.plan.kv_cache import CachedLayers
+from toolkit.specs import Choice, ConversionPlan, GpuSpec, Limits, ModelSpec, QuantRecipe, Sharding, Workload
+from toolkit.specs.planning import KvPool, MemoryBudget, Sizing
 
 #: Defaults where the user says nothing: long enough for chat with documents, short enough for small cards.
 DEFAULT_SEQ_LEN = 8192
 DEFAULT_NUM_TOKENS = 8192
+#: Tokens of one step below which prompts are computed in pieces too small for a GPU.
+LEAST_NUM_TOKENS = 2048
 #: Prefill pieces of the CPU engine: larger ones starve running streams.
 CPU_NUM_TOKENS = 1024
 CPU_BATCH_SIZE = 64
 MAX_BATCH_SIZE = 256
+BATCH_SIZES = (256, 192, 128, 96, 64, 48, 32, 24, 16, 12, 8, 6, 4, 3, 2, 1)
 #: Average share of max_seq_len that a request is taken to use when the batch size is chosen.
 TYPICAL_FILL = 0.25
 #: The KV pool of the CPU engine.
 CPU_KV_BYTES = memory.GIB
 #: TensorRT-LLM's default share of free memory for the KV cache.
 KV_FRACTION = 0.9
+TOKENS_PER_BLOCK = 32
+#: Answers this many times longer than the mean are reserved for nothing most of the time.
+WIDE_ANSWERS = 2.0
 
 
 class NoRoom(PlanInfeasible):
@@ -38,36 +46,119 @@ class Asked:
     max_num_tokens: int | None = None
     sharding: Sharding = field(default_factory=Sharding)
     engine: AskedEngine = field(default_factory=AskedEngine)
+    workload: Workload | None = None
+    headroom: float | None = None  # the share of the card that may be used at all; None: KV_FRACTION of what is left
 
 
-def choose(
-    gpu: GpuSpec, model: ModelSpec, asked: Asked, *, weights_bytes: int, kv_bytes_per_token: int
-) -> tuple[Limits, int, tuple[Choice, ...]]:
-    """Return limits, bytes of the KV pool and reasons; raises PlanInfeasible when not even one request fits."""
-    seq_len, seq_reason = _seq_len(gpu, model, asked)
-    tokens = asked.max_num_tokens or (CPU_NUM_TOKENS if gpu.is_cpu else min(DEFAULT_NUM_TOKENS, seq_len))
-    draft = Limits(max_batch_size=1, max_seq_len=seq_len, max_num_tokens=tokens)
-    per_token = kv_bytes_per_token
-    kv_bytes = CPU_KV_BYTES if gpu.is_cpu else _gpu_kv_bytes(gpu, model, draft, weights_bytes)
-    if kv_bytes < per_token * seq_len:
-        raise PlanInfeasible(
-            f"The KV cache of one request of {seq_len} tokens takes {per_token * seq_len / memory.GIB:.2f} GiB, "
-            f"but {kv_bytes / memory.GIB:.2f} GiB are left for it on {gpu.title}.",
-            hint=f"Try --max-seq-len {max(256, kv_bytes // per_token // 256 * 256)}.",
-        )
-    batch, batch_reason = _batch_size(gpu, asked, kv_bytes, per_token * seq_len)
-    choices: tuple[Choice, ...] = (
-        Choice(name="max_seq_len", value=str(seq_len), reason=seq_reason),
-        Choice(name="max_num_tokens", value=str(tokens), reason=_tokens_reason(gpu, asked)),
-        Choice(name="max_batch_size", value=str(batch), reason=batch_reason),
+@dataclass(frozen=True, kw_only=True)
+class Loaded:
+    """What lies on a card before the first request: the fullest rank's weights, and how it caches."""
+
+    gpu: GpuSpec
+    model: ModelSpec
+    recipe: QuantRecipe
+    weights_bytes: int
+    cached: tuple[CachedLayers, ...]
+
+    @property
+    def usable_bytes(self) -> int:
+        """What a process can allocate; 0 for a host that nobody has asked."""
+        return self.gpu.memory_usable_mib * memory.MIB
+
+
+def loaded_on(gpu: GpuSpec, converted: ConversionPlan, flow: str, sharding: Sharding) -> Loaded:
+    """Return what the fullest rank of an engine holds before its first request."""
+    model = converted.model
+    weights = memory.weights_bytes(
+        model, converted.recipe, converted.group_size, sharding=sharding, is_head_shared=flow != support.ENGINE
     )
+    width = kv_cache.BYTES_BY_TYPE[converted.kv_cache]
+    cached = kv_cache.of_model(model, kv_bytes=width, sharding=sharding)
+    return Loaded(gpu=gpu, model=model, recipe=converted.recipe, weights_bytes=weights, cached=cached)
+
+
+def choose(loaded: Loaded, asked: Asked) -> Sizing:
+    """Return limits, the KV pool and the reasons; raises PlanInfeasible when not even one request fits."""
+    gpu = loaded.gpu
+    seq_len, seq_reason = _seq_len(gpu, loaded.model, asked)
+    tokens, tokens_reason = _num_tokens(gpu, asked, seq_len)
     ranks = {"tp": asked.sharding.tp, "pp": asked.sharding.pp, "ep": asked.sharding.ep}
-    choices += tuple(
-        Choice(name=name, value=str(count), reason="ranks as asked, one GPU each")
-        for name, count in ranks.items()
-        if count > 1
+    alone = Limits(max_batch_size=1, max_seq_len=seq_len, max_num_tokens=tokens, **ranks)
+    _need_one_request(loaded, asked, alone)
+    batch, batch_reason = _batch_size(loaded, asked, alone)
+    limits = Limits(max_batch_size=batch, max_seq_len=seq_len, max_num_tokens=tokens, **ranks)
+    kv_bytes = pool_bytes(loaded, asked, limits)
+    policy, policy_reason = _policy(asked)
+    decided = [
+        ("max_seq_len", seq_len, seq_reason),
+        ("max_num_tokens", tokens, tokens_reason),
+        ("max_batch_size", batch, batch_reason),
+        *((name, count, "ranks as asked, one GPU each") for name, count in ranks.items() if count > 1),
+        *_kv_choices(loaded, asked, limits, kv_bytes),
+        ("batch_scheduler_policy", policy, policy_reason),
+    ]
+    return _sizing(
+        loaded,
+        asked,
+        limits,
+        kv_bytes=kv_bytes,
+        policy=policy,
+        choices=tuple(Choice(name=name, value=str(value), reason=reason) for name, value, reason in decided),
     )
-    return Limits(max_batch_size=batch, max_seq_len=seq_len, max_num_tokens=tokens, **ranks), kv_bytes, choices
+
+
+def pool_bytes(loaded: Loaded, asked: Asked, limits: Limits) -> int:
+    """Return what is left for the KV cache beside an engine with LIMITS; not above zero where it does not fit."""
+    if loaded.gpu.is_cpu:
+        return _cpu_pool_bytes(loaded, asked)
+    left = loaded.usable_bytes - needed_bytes(loaded, limits)
+    if asked.headroom is None:
+        return int(KV_FRACTION * left)
+    spared = int((1 - asked.headroom) * loaded.usable_bytes)
+    return min(left - spared, int(KV_FRACTION * left))
+
+
+def needed_bytes(loaded: Loaded, limits: Limits) -> int:
+    """Return what a process takes besides its KV cache."""
+    activations = memory.activation_bytes(loaded.model, limits, loaded.recipe)
+    return loaded.weights_bytes + activations + memory.runtime_bytes(loaded.model, limits)
+
+
+def request_tokens(asked: Asked, seq_len: int) -> int:
+    """Return the tokens of the request that is counted: its answer is taken to be as long as it may be."""
+    return min(seq_len, round(asked.workload.isl) + asked.workload.osl_max) if asked.workload else seq_len
+
+
+def _cpu_pool_bytes(loaded: Loaded, asked: Asked) -> int:
+    load = asked.workload
+    if load is None:
+        return CPU_KV_BYTES
+    each = kv_cache.bytes_of_request(loaded.cached, round(load.isl) + load.osl_max, tokens_per_block=TOKENS_PER_BLOCK)
+    wanted = max(CPU_KV_BYTES, (load.concurrency or 1) * each)
+    if not loaded.usable_bytes:
+        return wanted
+    left = loaded.usable_bytes - loaded.weights_bytes - memory.RUNTIME_BYTES
+    return min(wanted, int((asked.headroom or KV_FRACTION) * left))
+
+
+def _need_one_request(loaded: Loaded, asked: Asked, alone: Limits) -> None:
+    needed, usable, gpu = needed_bytes(loaded, alone), loaded.usable_bytes, loaded.gpu
+    if needed >= usable and (usable or not gpu.is_cpu):
+        raise NoRoom(
+            f"The weights take {loaded.weights_bytes / memory.GIB:.2f} GiB and the engine {needed / memory.GIB:.2f} GiB"
+            f" in all; {gpu.title} has {usable / memory.GIB:.2f} GiB.",
+            hint="Try a larger card: `trtk gpus`.",
+        )
+    pool = pool_bytes(loaded, asked, alone)
+    tokens = asked.workload.isl_max + asked.workload.osl_max if asked.workload else alone.max_seq_len
+    one = kv_cache.bytes_of_request(loaded.cached, tokens)
+    if pool < one:
+        longest = kv_cache.longest_request(loaded.cached, max(0, pool), at_most=tokens, tokens_per_block=1)
+        raise PlanInfeasible(
+            f"The KV cache of one request of {tokens} tokens takes {one / memory.GIB:.2f} GiB, "
+            f"but {max(0, pool) / memory.GIB:.2f} GiB are left for it on {gpu.title}.",
+            hint=f"Try --max-seq-len {longest // 256 * 256}." if longest >= 256 else "Try a larger card: `trtk gpus`.",
+        )
 
 
 def _seq_len(gpu: GpuSpec, model: ModelSpec, asked: Asked) -> tuple[int, str]:
@@ -76,40 +167,136 @@ def _seq_len(gpu: GpuSpec, model: ModelSpec, asked: Asked) -> tuple[int, str]:
     if gpu.is_cpu and fixed is not None and fixed < longest:
         # The CPU engine keeps the keys of earlier tokens as they were turned.
         longest, of_what = fixed, f"the {fixed} tokens after which the model's rope turns all of them otherwise"
+    needed = asked.workload.isl_max + asked.workload.osl_max if asked.workload else 0
+    if needed > longest:
+        raise PlanInfeasible(
+            f"A request of {asked.workload.isl_max if asked.workload else 0} and "
+            f"{asked.workload.osl_max if asked.workload else 0} tokens is beyond {of_what}.",
+            hint=f"Try --isl and --osl of {longest} together at the most.",
+        )
     if asked.max_seq_len:
         if asked.max_seq_len > longest:
             raise PlanInfeasible(
                 f"--max-seq-len {asked.max_seq_len} is beyond {of_what}.", hint=f"Try --max-seq-len {longest}."
             )
+        if asked.max_seq_len < needed:
+            raise PlanInfeasible(
+                f"--max-seq-len {asked.max_seq_len} is less than the {needed} tokens of the longest request.",
+                hint=f"Try --max-seq-len {needed}.",
+            )
         return asked.max_seq_len, "as asked"
+    if needed:
+        return needed, "the longest prompt and answer of the workload together"
     if longest <= DEFAULT_SEQ_LEN:
         return longest, f"all of {of_what}"
     return DEFAULT_SEQ_LEN, f"a part of {of_what}; more costs KV cache"
 
 
-def _gpu_kv_bytes(gpu: GpuSpec, model: ModelSpec, draft: Limits, weights_bytes: int) -> int:
-    usable = gpu.memory_usable_mib * memory.MIB
-    needed = weights_bytes + memory.activation_bytes(model, draft) + memory.RUNTIME_BYTES
-    if needed >= usable:
-        raise NoRoom(
-            f"The weights take {weights_bytes / memory.GIB:.2f} GiB and the engine {needed / memory.GIB:.2f} GiB in "
-            f"all; {gpu.title} has {usable / memory.GIB:.2f} GiB.",
-            hint="Try a larger card: `trtk gpus`.",
-        )
-    return int(KV_FRACTION * (usable - needed))
+def _num_tokens(gpu: GpuSpec, asked: Asked, seq_len: int) -> tuple[int, str]:
+    if asked.max_num_tokens:
+        return asked.max_num_tokens, "as asked"
+    if gpu.is_cpu:
+        return CPU_NUM_TOKENS, "prefill in pieces, so that running streams go on"
+    least = LEAST_NUM_TOKENS if asked.workload else 0
+    return min(DEFAULT_NUM_TOKENS, max(seq_len, least)), "activation memory grows with it"
 
 
-def _batch_size(gpu: GpuSpec, asked: Asked, kv_bytes: int, bytes_per_request: int) -> tuple[int, str]:
+def _batch_size(loaded: Loaded, asked: Asked, alone: Limits) -> tuple[int, str]:
+    """Return the largest batch whose own buffers leave room for its requests."""
     if asked.max_batch_size:
         return asked.max_batch_size, "as asked"
-    if gpu.is_cpu:
-        return CPU_BATCH_SIZE, "beyond it more requests in flight only wait for the cores"
-    fitting = int(kv_bytes / (bytes_per_request * TYPICAL_FILL))
-    batch = max(1, min(MAX_BATCH_SIZE, fitting))
-    return batch, f"requests of a quarter of max_seq_len that {kv_bytes / memory.GIB:.1f} GiB of KV cache hold"
+    load = asked.workload
+    wanted = load.concurrency if load and load.concurrency else None
+    if loaded.gpu.is_cpu:
+        return min(
+            wanted or CPU_BATCH_SIZE, CPU_BATCH_SIZE
+        ), "beyond it more requests in flight only wait for the cores"
+    each = kv_cache.bytes_of_request(loaded.cached, request_tokens(asked, alone.max_seq_len))
+    if load is None:
+        each = int(each * TYPICAL_FILL)
+    for batch in (wanted, *(size for size in BATCH_SIZES if size < (wanted or MAX_BATCH_SIZE + 1))):
+        if batch is None:
+            continue
+        pool = pool_bytes(loaded, asked, _with_batch(alone, batch))
+        if pool >= batch * each or batch == 1:
+            return batch, _batch_reason(batch, wanted, pool, is_load=load is not None)
+    raise AssertionError("the smallest batch ends the loop")
 
 
-def _tokens_reason(gpu: GpuSpec, asked: Asked) -> str:
-    if asked.max_num_tokens:
-        return "as asked"
-    return "prefill in pieces, so that running streams go on" if gpu.is_cpu else "activation memory grows with it"
+def _batch_reason(batch: int, wanted: int | None, pool: int, *, is_load: bool) -> str:
+    if batch == wanted:
+        return "the concurrency that is asked for"
+    what = "requests of the workload" if is_load else "requests of a quarter of max_seq_len"
+    return f"{what} that {pool / memory.GIB:.1f} GiB of KV cache hold"
+
+
+def _with_batch(limits: Limits, batch: int) -> Limits:
+    return Limits(
+        max_batch_size=batch,
+        max_seq_len=limits.max_seq_len,
+        max_num_tokens=limits.max_num_tokens,
+        tp=limits.tp,
+        pp=limits.pp,
+        ep=limits.ep,
+    )
+
+
+def _policy(asked: Asked) -> tuple[str, str]:
+    load = asked.workload
+    if load and load.osl_max >= WIDE_ANSWERS * load.osl:
+        ratio = load.osl_max / load.osl
+        return "max_utilization", f"the longest answer is {ratio:.1f} times the mean: reserving it would idle the cache"
+    return "guaranteed_no_evict", "a request that runs is not thrown out"
+
+
+def _kv_choices(loaded: Loaded, asked: Asked, limits: Limits, pool: int) -> list[tuple[str, object, str]]:
+    if loaded.gpu.is_cpu:
+        return []
+    fraction = _fraction(loaded, limits, pool)
+    how = "TensorRT-LLM's own share" if asked.headroom is None else f"{asked.headroom:.0%} of the card at the most"
+    return [
+        ("kv_cache_free_gpu_mem_fraction", f"{fraction:.2f}", f"of what weights and buffers leave; {how}"),
+        ("tokens_per_block", TOKENS_PER_BLOCK, "prefixes are reused by whole blocks; smaller ones cost bookkeeping"),
+    ]
+
+
+def _fraction(loaded: Loaded, limits: Limits, pool: int) -> float:
+    left = loaded.usable_bytes - needed_bytes(loaded, limits)
+    # Rounded down, so that the server does not take more than was asked.
+    return int(100 * pool / left + 1e-9) / 100 if left > 0 else KV_FRACTION
+
+
+def _sizing(
+    loaded: Loaded, asked: Asked, limits: Limits, *, kv_bytes: int, policy: str, choices: tuple[Choice, ...]
+) -> Sizing:
+    activations = 0 if loaded.gpu.is_cpu else memory.activation_bytes(loaded.model, limits, loaded.recipe)
+    runtime = memory.RUNTIME_BYTES if loaded.gpu.is_cpu else memory.runtime_bytes(loaded.model, limits)
+    used = loaded.weights_bytes + activations + runtime + kv_bytes
+    per_token = kv_cache.bytes_per_token(loaded.cached)
+    blocks = kv_bytes // (per_token * TOKENS_PER_BLOCK)
+    tokens = request_tokens(asked, limits.max_seq_len)
+    each = kv_cache.bytes_of_request(loaded.cached, tokens, tokens_per_block=TOKENS_PER_BLOCK)
+    held = kv_bytes // each
+    return Sizing(
+        limits=limits,
+        memory=MemoryBudget(
+            weights=loaded.weights_bytes,
+            kv_cache=kv_bytes,
+            activations=activations,
+            runtime=runtime,
+            free=max(0, loaded.usable_bytes - used),
+            total=max(loaded.usable_bytes, used),
+        ),
+        kv=KvPool(
+            bytes_per_token=per_token,
+            blocks=blocks,
+            tokens_per_block=TOKENS_PER_BLOCK,
+            max_tokens=blocks * TOKENS_PER_BLOCK,
+        ),
+        kv_fraction=KV_FRACTION if loaded.gpu.is_cpu else _fraction(loaded, limits, kv_bytes),
+        request_tokens=tokens,
+        max_concurrency=min(held, limits.max_batch_size),
+        binding="kv_cache" if held < limits.max_batch_size else "max_batch_size",
+        scheduler_policy=policy,
+        choices=choices,
+    )

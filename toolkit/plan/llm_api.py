@@ -5,17 +5,17 @@ from __future__ import annotations
 from toolkit.errors import PlanInfeasible
 from toolkit.plan import engine_options, set_flags
 from toolkit.plan.engine_options import AskedEngine
-from toolkit.plan.limits import KV_FRACTION
 from toolkit.specs import Choice, Limits, LlmApi
+from toolkit.specs.planning import Sizing
 
 #: CUDA graphs are captured for batches up to this; each takes memory, and larger batches gain little from them.
 GRAPH_BATCH_SIZE = 128
 
 
-def choose(limits: Limits, asked: AskedEngine, api: LlmApi) -> tuple[Choice, ...]:
+def choose(sizing: Sizing, asked: AskedEngine, api: LlmApi) -> tuple[Choice, ...]:
     """Return the settings of model.yaml besides its paths; only keys that the release's LLM API has."""
     _need_no_engine_options(asked)
-    rows = [*_sizes(limits), *_runtime(limits), *_lora(asked)]
+    rows = [*_sizes(sizing.limits), *_runtime(sizing), *_lora(asked)]
     keys = tuple(Choice(name=name, value=value, reason=reason) for name, value, reason in rows if name in api.keys)
     return set_flags.apply_keys(keys, asked.set_flags, api=api)
 
@@ -49,17 +49,22 @@ def _sizes(limits: Limits) -> list[tuple[str, str, str]]:
     return rows
 
 
-def _runtime(limits: Limits) -> list[tuple[str, str, str]]:
-    graphs = min(limits.max_batch_size, GRAPH_BATCH_SIZE)
+def _runtime(sizing: Sizing) -> list[tuple[str, str, str]]:
+    graphs = min(sizing.limits.max_batch_size, GRAPH_BATCH_SIZE)
+    reasons = {choice.name: choice.reason for choice in sizing.choices}
     return [
         ("enable_chunked_prefill", "true", "long prompts do not hold up streams that run"),
         ("kv_cache_config.enable_block_reuse", "true", "prefixes that requests share are computed once"),
         (
             "kv_cache_config.free_gpu_memory_fraction",
-            str(KV_FRACTION),
-            "of what weights and activations leave; TensorRT-LLM's own share",
+            str(sizing.kv_fraction),
+            reasons["kv_cache_free_gpu_mem_fraction"],
         ),
-        ("scheduler_config.capacity_scheduler_policy", "GUARANTEED_NO_EVICT", "a request that runs is not thrown out"),
+        (
+            "scheduler_config.capacity_scheduler_policy",
+            sizing.scheduler_policy.upper(),
+            reasons["batch_scheduler_policy"],
+        ),
         ("cuda_graph_config.max_batch_size", str(graphs), "decoding without launches from Python, up to this batch"),
         ("cuda_graph_config.enable_padding", "true", "batches between two captured sizes use the larger one"),
     ]

@@ -3,20 +3,34 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 
+from toolkit.plan import kv_cache, tensors
+from toolkit.plan.storage import TRTLLM
+from toolkit.plan.tensors import FLOAT_BYTES, Stored
 from toolkit.specs import Limits, ModelSpec, QuantRecipe, Sharding, parts
 
 GIB = 1 << 30
 MIB = 1 << 20
-#: TensorRT-LLM's activations are about this many times tokens x hidden x 2 bytes (measured for the Llama family, tp 1).
-ACTIVATION_FACTOR = 11
+#: TensorRT-LLM's activations are about this many times tokens x hidden x 2 bytes: what aiconfigurator measured for the
+#: Llama family and for mixtures with one rank, and the shares of it with more.
+#: https://github.com/ai-dynamo/aiconfigurator/blob/095f58a/src/aiconfigurator/sdk/backends/trtllm_backend.py
+ACTIVATION_FACTOR, MOE_ACTIVATION_FACTOR = 11, 22
+SHARE_BY_RANKS = {1: 1.0, 2: 0.59, 4: 0.46}
+SHARE_AT_LEAST = 0.46
+#: FP8 GEMMs of TensorRT take more than that: 1134 MiB in the log of the page below, where 704 were expected.
+#: https://nvidia.github.io/TensorRT-LLM/reference/memory.html
+FLOAT8_GEMMS = {"FP8"}
+FLOAT8_FACTOR = 1.55
 MIN_ACTIVATION_BYTES = 70 * MIB
-#: CUDA context and libraries of a serving process; between 0.3 and 0.6 GiB on the cards that were looked at.
+#: Solved from two boot logs, of that page and of https://github.com/NVIDIA/TensorRT-LLM/issues/1188, which have their
+#: batch sizes from the builder's defaults: 180.3 and 5.76 GiB for the decoder, 43.3 MiB and 2.66 GiB for the runtime.
+DECODER_COPIES = 5
+LOGIT_BYTES = 4
+POSITION_BYTES = 24
+#: CUDA context and libraries of a serving process: 0.26 GiB in issue 1188, 0.76 GiB in the log of that page.
 RUNTIME_BYTES = 600 * MIB
-FLOAT_BYTES = 2
-SCALE_BYTES = 4
-ROUTER_BYTES = 4
+#: Buffers of NCCL on each of several ranks, as aiconfigurator has them.
+NCCL_BYTES = 342 * MIB
 
 
 def linear_parameters(model: ModelSpec) -> int:
@@ -59,50 +73,66 @@ def total_parameters(model: ModelSpec) -> int:
 
 
 def weights_bytes(
-    model: ModelSpec, recipe: QuantRecipe, group_size: int | None, *, sharding: Sharding | None = None
+    model: ModelSpec,
+    recipe: QuantRecipe,
+    group_size: int | None,
+    *,
+    sharding: Sharding | None = None,
+    is_head_shared: bool = False,
 ) -> int:
-    """Return the bytes of the weights in the fullest rank's engine, scales included; a tied head is shared.
+    """Return the bytes of the weights that the fullest rank loads, scales included.
 
     Layers are divided among the stages, and linears, experts, embedding and head among the ranks of one; norms are not.
+    IS_HEAD_SHARED: the runtime keeps a tied head once. TensorRT engines were seen to keep both (issue 1188 of
+    TensorRT-LLM: 875 MiB for a model whose one table takes 260).
     """
     ranks = sharding or Sharding()
-    table = model.vocab_size * model.hidden_size
-    # One stage has the embedding and another the head, which then cannot be shared.
-    tables = table if model.is_tied or ranks.pp > 1 else 2 * table
-    layers = math.ceil(model.num_layers / ranks.pp) / model.num_layers
-    parameters = math.ceil(linear_parameters(model) * layers / ranks.tp)
-    scales = SCALE_BYTES * parameters // group_size if group_size else 0
-    norms = math.ceil((float_parameters(model) - 2 * table) * layers)
-    kept = FLOAT_BYTES * (tables // ranks.tp + norms) + math.ceil(ROUTER_BYTES * router_parameters(model) * layers)
-    return parameters * recipe.weight_bits // 8 + scales + kept
+    form = tensors.LOADED[recipe.quant_algo]
+    layers = range(math.ceil(model.num_layers / ranks.pp))
+    kinds = [model.is_moe_layer(layer) for layer in layers]
+    each = {kind: _layer_bytes(model, form, group_size, ranks, is_moe=kind) for kind in set(kinds)}
+    is_once = ranks.pp > 1 or (model.is_tied and is_head_shared)
+    tables = (1 if is_once else 2) * tensors.table_bytes(model, ranks.tp)
+    return sum(each[kind] for kind in kinds) + tables + FLOAT_BYTES * model.hidden_size
 
 
-def checkpoint_bytes(model: ModelSpec, recipe: QuantRecipe, group_size: int | None) -> int:
-    """Return about how much disk a checkpoint takes; weight-only int8 is stored as 16-bit floats."""
-    stored_bits = 16 if recipe.quant_algo in {None, "W8A16"} else recipe.weight_bits
-    parameters = linear_parameters(model)
-    scales = SCALE_BYTES * parameters // group_size if group_size else 0
-    prequant = FLOAT_BYTES * sum(_inputs_of_modules(model)) if group_size else 0
-    kept = FLOAT_BYTES * float_parameters(model) + ROUTER_BYTES * router_parameters(model)
-    return parameters * stored_bits // 8 + scales + prequant + kept
-
-
-def _inputs_of_modules(model: ModelSpec) -> Iterator[int]:
-    """Yield K of every module of the checkpoint."""
-    for layer in range(model.num_layers):
-        shapes = parts.shapes(model, layer)
-        for members in parts.modules(model, layer).values():
-            yield shapes[members[0]][1]
+def _layer_bytes(model: ModelSpec, form: Stored, group_size: int | None, ranks: Sharding, *, is_moe: bool) -> int:
+    modules = tensors.modules(model, ranks, is_moe=is_moe, layout=TRTLLM)
+    linears = sum(tensors.module_bytes(module, form, group_size=group_size, layout=TRTLLM) for module in modules)
+    return linears + tensors.small_bytes(model, is_moe=is_moe)
 
 
 def kv_bytes_per_token(model: ModelSpec, *, kv_bytes: int = FLOAT_BYTES, sharding: Sharding | None = None) -> int:
     """Return the KV cache of one token on the fullest rank: keys and values of its layers and heads."""
-    ranks = sharding or Sharding()
-    layers, heads = math.ceil(model.num_layers / ranks.pp), max(1, model.num_kv_heads // ranks.tp)
-    return 2 * layers * heads * model.head_dim * kv_bytes
+    return kv_cache.bytes_per_token(kv_cache.of_model(model, kv_bytes=kv_bytes, sharding=sharding))
 
 
-def activation_bytes(model: ModelSpec, limits: Limits) -> int:
-    """Return the activation buffer of an engine built for LIMITS; linear in max_num_tokens."""
-    tokens_bytes = limits.max_num_tokens * model.hidden_size * FLOAT_BYTES
-    return max(MIN_ACTIVATION_BYTES, ACTIVATION_FACTOR * tokens_bytes)
+def activation_bytes(model: ModelSpec, limits: Limits, recipe: QuantRecipe | None = None) -> int:
+    """Return the activation buffer of an engine built for LIMITS: linear in max_num_tokens and in max_batch_size.
+
+    Layers reuse one buffer, which tensor ranks share out; the logits of a batch come on top.
+    """
+    factor = float(ACTIVATION_FACTOR) if model.moe is None else MOE_ACTIVATION_FACTOR
+    factor *= SHARE_BY_RANKS.get(limits.tp, SHARE_AT_LEAST)
+    if recipe and recipe.quant_algo in FLOAT8_GEMMS:
+        factor *= FLOAT8_FACTOR
+    tokens = limits.max_num_tokens * model.hidden_size * FLOAT_BYTES
+    logits = limits.max_batch_size * model.vocab_size * FLOAT_BYTES
+    return max(MIN_ACTIVATION_BYTES, int(factor * tokens) + logits)
+
+
+def decoder_bytes(model: ModelSpec, limits: Limits) -> int:
+    """Return the sampler's buffers: some copies of the batch's logits."""
+    return DECODER_COPIES * LOGIT_BYTES * limits.max_batch_size * model.vocab_size
+
+
+def buffers_bytes(model: ModelSpec, limits: Limits) -> int:
+    """Return the runtime's buffers: the batch's logits, and tables of every request's positions."""
+    logits = LOGIT_BYTES * limits.max_batch_size * model.vocab_size
+    return logits + POSITION_BYTES * limits.max_batch_size * limits.max_seq_len
+
+
+def runtime_bytes(model: ModelSpec, limits: Limits) -> int:
+    """Return what a serving process takes besides weights, activations and KV cache."""
+    nccl = NCCL_BYTES if limits.tp * limits.pp > 1 else 0
+    return RUNTIME_BYTES + nccl + decoder_bytes(model, limits) + buffers_bytes(model, limits)

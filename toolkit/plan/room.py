@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Iterable
 
 from toolkit.errors import PlanInfeasible
-from toolkit.plan import groups, limits, memory, shards, support
+from toolkit.plan import groups, limits, shards, support
 from toolkit.plan.limits import Asked
 from toolkit.plan.support import Target
 from toolkit.specs import ConversionPlan, QuantRecipe, Sharding
@@ -53,10 +53,8 @@ def _fits(converted: ConversionPlan, target: Target, asked: Asked) -> bool:
         if sharding != Sharding():
             shards.check(model, sharding)
         size, _ = groups.choose(model, recipe, None, sharding=sharding)
-        weights = memory.weights_bytes(model, recipe, size, sharding=sharding)
-        width = 1 if converted.kv_cache else memory.FLOAT_BYTES
-        per_token = memory.kv_bytes_per_token(model, kv_bytes=width, sharding=sharding)
-        limits.choose(target.gpu, model, asked, weights_bytes=weights, kv_bytes_per_token=per_token)
+        grouped = dataclasses.replace(converted, group_size=size)
+        limits.choose(limits.loaded_on(target.gpu, grouped, target.flow, sharding), asked)
     except PlanInfeasible:
         return False
     return True

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from toolkit.specs.plans import Choice, Limits
+
 #: How a prediction is backed, surest first.
 MEASURED, CALIBRATED, FITTED, EXTRAPOLATED = "measured", "calibrated", "fitted", "extrapolated"
 
@@ -48,3 +50,40 @@ class Prediction:
     bound_by: str  # compute, bandwidth, kv_cache, communication, overhead, batch_size
     provenance: str  # measured, calibrated, fitted, extrapolated
     assumptions: tuple[str, ...] = ()  # what was taken for granted, a sentence each
+
+
+@dataclass(frozen=True, kw_only=True)
+class MemoryBudget:
+    """Bytes of one card, of the fullest rank: the five parts add up to `total`, what a process can allocate."""
+
+    weights: int
+    kv_cache: int
+    activations: int
+    runtime: int
+    free: int
+    total: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class KvPool:
+    """The paged KV cache of one card."""
+
+    bytes_per_token: int
+    blocks: int
+    tokens_per_block: int
+    max_tokens: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sizing:
+    """What a card is asked to hold and how it is divided up."""
+
+    limits: Limits
+    memory: MemoryBudget
+    kv: KvPool
+    kv_fraction: float  # of what weights, activations and runtime leave
+    request_tokens: int  # of the request that `max_concurrency` counts
+    max_concurrency: int  # such requests that run at once
+    binding: str  # what stops one more: kv_cache, max_batch_size
+    scheduler_policy: str = "guaranteed_no_evict"
+    choices: tuple[Choice, ...] = ()

@@ -104,6 +104,8 @@ class BuildPlan:
     weights_bytes: int  # this and what follows: on the fullest rank
     kv_bytes_per_token: int
     kv_bytes: int  # of the KV pool: what is left of the GPU, or what the CPU engine takes
+    kv_fraction: float = 0.9  # the same as a share of what weights and buffers leave
+    scheduler_policy: str = "guaranteed_no_evict"
     build_flags: tuple[Choice, ...] = ()  # of trtllm-build, without dashes; of the LLM API, its YAML's keys, dotted
     adapters: tuple[Adapter, ...] = ()
     repository: RepositorySettings = field(default_factory=RepositorySettings)  # what was asked of it; compiles nothing

@@ -1,0 +1,79 @@
+"""The KV cache, counted: what a token and a request take, for heads shared or not, latent keys, windows and states."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from toolkit.specs import ModelSpec, Sharding
+
+FLOAT_BYTES = 2
+#: Bytes of a cached number, by --kv-cache.
+BYTES_BY_TYPE = {None: FLOAT_BYTES, "fp8": 1, "int8": 1}
+
+
+@dataclass(frozen=True, kw_only=True)
+class CachedLayers:
+    """Layers of one rank that cache alike."""
+
+    layers: int
+    bytes_per_token: int  # of one layer
+    window: int | None = None  # tokens that a layer looks back
+    state_bytes: int = 0  # of one layer and request, however long it is: convolution and recurrent states
+
+
+def of_model(
+    model: ModelSpec, *, kv_bytes: int = FLOAT_BYTES, sharding: Sharding | None = None
+) -> tuple[CachedLayers, ...]:
+    """Return what the fullest rank caches: keys and values of its layers and heads, by window.
+
+    With fewer KV heads than ranks, each rank holds a whole one.
+    """
+    ranks = sharding or Sharding()
+    each = 2 * max(1, model.num_kv_heads // ranks.tp) * model.head_dim * kv_bytes
+    held = math.ceil(model.num_layers / ranks.pp)
+    # Stages hold alike shares of windowed and full layers; the first has one more where they do not divide.
+    windows = [model.window_of(layer) for layer in range(held)]
+    return tuple(
+        CachedLayers(layers=windows.count(window), bytes_per_token=each, window=window)
+        for window in dict.fromkeys(windows)
+    )
+
+
+def latent(num_layers: int, *, lora_rank: int, rope_dim: int, kv_bytes: int = FLOAT_BYTES) -> CachedLayers:
+    """Return what multi-head latent attention caches: one compressed vector, whole on every tensor rank."""
+    return CachedLayers(layers=num_layers, bytes_per_token=(lora_rank + rope_dim) * kv_bytes)
+
+
+def recurrent(num_layers: int, *, state_bytes: int) -> CachedLayers:
+    """Return what the recurrent layers of a hybrid model keep: a state for each request, nothing for a token."""
+    return CachedLayers(layers=num_layers, bytes_per_token=0, state_bytes=state_bytes)
+
+
+def bytes_per_token(cached: Iterable[CachedLayers]) -> int:
+    """Return what one more token takes while it is inside every window."""
+    return sum(group.layers * group.bytes_per_token for group in cached)
+
+
+def bytes_of_request(cached: Iterable[CachedLayers], tokens: int, *, tokens_per_block: int = 1) -> int:
+    """Return what a request of TOKENS takes at its longest; blocks are taken whole."""
+    total = 0
+    for group in cached:
+        held = min(tokens, group.window) if group.window else tokens
+        blocks = -(-held // tokens_per_block)
+        total += group.layers * (blocks * tokens_per_block * group.bytes_per_token + group.state_bytes)
+    return total
+
+
+def longest_request(cached: Iterable[CachedLayers], pool_bytes: int, *, at_most: int, tokens_per_block: int) -> int:
+    """Return the tokens of the longest request that the pool holds alone, AT_MOST at the most."""
+    groups = tuple(cached)
+    low, high = 0, at_most
+    while low < high:
+        middle = (low + high + 1) // 2
+        if bytes_of_request(groups, middle, tokens_per_block=tokens_per_block) <= pool_bytes:
+            low = middle
+        else:
+            high = middle - 1
+    return low
