@@ -1,0 +1,63 @@
+"""Triton's own generate and generate_stream, by the names of the models that are served: what a pool's clients ask."""
+
+from __future__ import annotations
+
+import json
+import time
+import urllib.parse
+
+import httpx
+
+from toolkit.gateway import refusals
+from toolkit.gateway.exchange import Exchange
+from toolkit.gateway.refusals import Refusal
+from toolkit.gateway.serving import Endpoint, Gateway, Seen
+
+
+class Forward(Endpoint):
+    """Hands a request on as it is, and its answer back as it comes."""
+
+    def __init__(self, gateway: Gateway, *, action: str, client: httpx.AsyncClient) -> None:
+        super().__init__(gateway)
+        self.name, self._client = action, client
+
+    def error_body(self, refusal: Refusal) -> bytes:
+        """Return an error as Triton writes it."""
+        return json.dumps({"error": str(refusal)}).encode()
+
+    async def answer(self, exchange: Exchange, body: bytes, seen: Seen) -> bytes:
+        """Forward through the lease; Triton's status and words are the client's."""
+        name, gateway = exchange.path_params["model"], self.gateway
+        if gateway.config.audit and gateway.config.audit.has_prompts:
+            seen.prompts = (body.decode(errors="replace"),)
+        asked_at = time.monotonic()
+        async with gateway.leases.lease(name) as triton_model, gateway.admission.place(seen.key_id):
+            seen.model, seen.queued_s = name, time.monotonic() - asked_at
+            path = f"/v2/models/{urllib.parse.quote(triton_model, safe='')}/{self.name}"
+            try:
+                return await self._passed_on(exchange, path, body, seen)
+            except httpx.TransportError as error:
+                raise Refusal(
+                    refusals.UNAVAILABLE, "The model server does not answer; it may be starting or stopped."
+                ) from error
+
+    async def _passed_on(self, exchange: Exchange, path: str, body: bytes, seen: Seen) -> bytes:
+        async with self._client.stream("POST", path, content=body) as reply:
+            if reply.status_code != 200:
+                raise _refused(reply.status_code, await reply.aread())
+            kind = reply.headers.get("content-type", "application/json").encode()
+            await exchange.begin(200, [(b"content-type", kind)])
+            async for piece in reply.aiter_raw():
+                if seen.ttft_s is None:
+                    seen.ttft_s = time.monotonic() - exchange.received_at
+                await exchange.piece(piece)
+        return b""
+
+
+def _refused(status: int, body: bytes) -> Refusal:
+    try:
+        sentence = str(json.loads(body)["error"])
+    except (ValueError, KeyError, TypeError):
+        sentence = f"The model server answered with status {status}."
+    kind = refusals.Kind(status, "invalid_request_error" if status < 500 else "server_error")
+    return Refusal(kind, sentence)
