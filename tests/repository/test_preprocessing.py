@@ -126,3 +126,10 @@ def test_a_folder_without_a_tokenizer_is_named(served, tmp_path):
     module = served("preprocessing", "model")
     with pytest.raises(module.Refused, match=r"has no tokenizer\.json\."):
         module.tokenizer_in(tmp_path)
+
+
+def test_as_many_tokens_as_fit_are_the_room_that_the_prompt_leaves(answer):
+    as_many_as_fit = np.full((1, 1), 2**31 - 1, np.int32)
+    outputs = answer("hello", REQUEST_OUTPUT_LEN=as_many_as_fit).outputs
+
+    assert outputs["REQUEST_OUTPUT_LEN"].tolist() == [[64 - outputs["REQUEST_INPUT_LEN"].item()]]

@@ -14,6 +14,8 @@ from words import Words
 
 #: A normalizer may make one character of a few; a text this much longer than the longest tokens are is too long.
 NORMALIZED_CHARS = 4
+#: As max_tokens: no limit but the context. INT32 has no larger number.
+AS_MANY_AS_FIT = 2**31 - 1
 
 
 class TritonPythonModel:
@@ -55,7 +57,7 @@ class TritonPythonModel:
             raise Refused("decoder_text_input is for encoder-decoder models; this one is decoder-only.")
         prompts = self.prompts(asked)
         lengths = np.array([[len(prompt)] for prompt in prompts], np.int32)
-        wanted = asked["REQUEST_OUTPUT_LEN"].astype(np.int32)
+        wanted = self.with_room_filled(lengths, asked["REQUEST_OUTPUT_LEN"].astype(np.int32))
         self.check_lengths(lengths, wanted)
         batch = len(prompts)
         end_ids, pad_ids, ends = self.ids_of(asked, batch)
@@ -111,6 +113,12 @@ class TritonPythonModel:
                 f"{name} has {len(text)} characters, which cannot fit into the {self.max_seq_len} tokens of prompt and"
                 " answer that the server is set up for."
             )
+
+    def with_room_filled(self, lengths: np.ndarray, wanted: np.ndarray) -> np.ndarray:
+        """Return how many tokens each row may make; as many as fit is the room that its prompt leaves."""
+        if not self.max_seq_len:
+            return wanted
+        return np.where(wanted == AS_MANY_AS_FIT, np.maximum(self.max_seq_len - lengths, 1), wanted).astype(np.int32)
 
     def check_lengths(self, lengths: np.ndarray, wanted: np.ndarray) -> None:
         """Refuse what no engine can do, before it waits in a queue."""

@@ -24,6 +24,8 @@ SAMPLING = {
     "frequency_penalty": "frequency_penalty",
     "seed": "seed",
 }
+#: As max_tokens: no limit but the context, which the LLM API calls None.
+AS_MANY_AS_FIT = 2**31 - 1
 WORDS = {"stop_words": "stop", "bad_words": "bad"}
 #: Inputs that the LLM API has no counterpart for, with the values that ask for nothing.
 NEUTRAL: dict[str, tuple[Any, ...]] = {
@@ -78,6 +80,8 @@ def asked_of(tensors: dict[str, np.ndarray]) -> Asked:
     sampling = {theirs: tensors[ours].reshape(-1)[0].item() for ours, theirs in SAMPLING.items() if ours in tensors}
     if sampling.get("max_tokens", 0) < 1:
         raise Refused(f"max_tokens is {sampling.get('max_tokens')}; it must be 1 or more.")
+    if sampling["max_tokens"] == AS_MANY_AS_FIT:
+        sampling["max_tokens"] = None
     for ours, theirs in WORDS.items():
         words = [word.decode() for word in tensors[ours].reshape(-1) if word] if ours in tensors else []
         sampling |= {theirs: words} if words else {}
