@@ -87,3 +87,40 @@ class Sizing:
     binding: str  # what stops one more: kv_cache, max_batch_size
     scheduler_policy: str = "guaranteed_no_evict"
     choices: tuple[Choice, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class PriceOffer:
+    """What somebody asks for one GPU and one hour."""
+
+    gpu: str  # in the catalogue
+    provider: str
+    kind: str  # on-demand, spot
+    per_gpu_hour: float
+    currency: str
+    region: str = ""
+    date: str = ""
+    source: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Slo:
+    """What a request may take, in milliseconds; None: nothing was asked."""
+
+    ttft_ms: float | None = None
+    tpot_ms: float | None = None
+    e2e_ms: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cost:
+    """What a plan costs: with every GPU, in one currency."""
+
+    currency: str
+    per_hour: float
+    per_month: float  # of the hours that it is paid for
+    per_month_with_extras: Range  # storage, traffic, the machine around the GPU
+    per_million_output_tokens: Range | None  # at the load that is served; None where there is no prediction
+    per_million_at_duty: Range | None  # the same, idle time paid for
+    duty: float  # the share of the time that the load is there
+    offer: PriceOffer | None = None
