@@ -25,6 +25,7 @@ ROOMS_ALLOWED = {
     "containers": FLOOR | {"processes"},
     "gpus": FLOOR | {"registry"},
     "releases": FLOOR | {"registry"},
+    "prices": FLOOR | {"registry", "gpus"},
     "weights": set(),
     "quant": FLOOR | {"registry", "weights"},
     "models": FLOOR | {"registry", "files", "hashes", "rope", "workspace"},

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from toolkit.plan import kv_cache, limits
 from toolkit.plan.limits import TOKENS_PER_BLOCK, Asked, Loaded
-from toolkit.specs import Sizing
+from toolkit.specs import Limits, Sizing
 
 STEP_TOKENS = 1024
 
@@ -39,8 +39,10 @@ def knobs(
     ]
     found = []
     if not loaded.gpu.is_cpu:
-        found = [_knob(loaded, loaded, asked, sizing, (name, change, then)) for name, change, then in changed]
-    found += [_knob(loaded, other, asked, sizing, (name, change, now)) for name, change, other in others]
+        found = [
+            _knob(loaded, loaded, asked, sizing=sizing, changed=(name, change, then)) for name, change, then in changed
+        ]
+    found += [_knob(loaded, other, asked, sizing=sizing, changed=(name, change, now)) for name, change, other in others]
     if not loaded.gpu.is_cpu:
         found.append(_headroom(loaded, asked, sizing))
     return found
@@ -56,15 +58,15 @@ def longest_context(loaded: Loaded, sizing: Sizing, *, users: int = 1) -> int:
     )
 
 
-def _doubled(now: limits.Limits) -> limits.Limits:
+def _doubled(now: Limits) -> Limits:
     return dataclasses.replace(now, max_batch_size=2 * now.max_batch_size)
 
 
-def _longer(now: limits.Limits) -> limits.Limits:
+def _longer(now: Limits) -> Limits:
     return dataclasses.replace(now, max_seq_len=2 * now.max_seq_len)
 
 
-def _knob(loaded: Loaded, other: Loaded, asked: Asked, sizing: Sizing, changed: tuple[str, str, limits.Limits]) -> Knob:
+def _knob(loaded: Loaded, other: Loaded, asked: Asked, *, sizing: Sizing, changed: tuple[str, str, Limits]) -> Knob:
     name, change, then = changed
     pool = max(0, limits.pool_bytes(other, asked, then))
     per_token = max(1, kv_cache.bytes_per_token(other.cached))

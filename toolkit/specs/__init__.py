@@ -14,9 +14,23 @@ from toolkit.specs.builder_facts import LISTS, SWITCH, BuildFlag, BuildTool, Llm
 from toolkit.specs.catalogue import CPU_SM, MIXED_PRECISION, STAYS_16_BIT, GpuSpec, QuantRecipe, Release
 from toolkit.specs.evaluation import Evaluation, LayerError, QualityGate, gates_of
 from toolkit.specs.json_values import from_json, to_json
-from toolkit.specs.load import BenchReport, LoadProfile, RequestRecord
+from toolkit.specs.load import BenchReport, LoadProfile, RequestRecord, Stage
 from toolkit.specs.model import ModelSource, ModelSpec, MoeSpec
-from toolkit.specs.planning import CALIBRATED, EXTRAPOLATED, FITTED, MEASURED, Prediction, Range, Workload
+from toolkit.specs.planning import (
+    CALIBRATED,
+    EXTRAPOLATED,
+    FITTED,
+    MEASURED,
+    Cost,
+    KvPool,
+    MemoryBudget,
+    Prediction,
+    PriceOffer,
+    Range,
+    Sizing,
+    Slo,
+    Workload,
+)
 from toolkit.specs.plans import Adapter, AutoSpec, BuildPlan, CalibrationSpec, Choice, ConversionPlan, Limits, Sharding
 from toolkit.specs.repositories import RepositorySettings, RepositorySpec
 from toolkit.specs.serving import Companion, ContainerOptions, Endpoint, ServeSpec
@@ -55,20 +69,24 @@ __all__ = [
     "Companion",
     "ContainerOptions",
     "ConversionPlan",
+    "Cost",
     "Endpoint",
     "EngineManifest",
     "Evaluation",
     "FileRecord",
     "GpuSpec",
+    "KvPool",
     "LayerError",
     "Limits",
     "LinkRates",
     "LlmApi",
     "LoadProfile",
+    "MemoryBudget",
     "ModelSource",
     "ModelSpec",
     "MoeSpec",
     "Prediction",
+    "PriceOffer",
     "Progress",
     "QualityGate",
     "QuantRecipe",
@@ -80,8 +98,11 @@ __all__ = [
     "ServeSpec",
     "ServerSetup",
     "Sharding",
+    "Sizing",
+    "Slo",
     "Speculation",
     "SpeedConstants",
+    "Stage",
     "Workload",
     "from_json",
     "gates_of",
