@@ -12,6 +12,11 @@ def engine_dir(name: str) -> Path:
     return Path("engines") / name
 
 
+def repository_dir(name: str) -> Path:
+    """Return the default folder of a model repository that is written alone."""
+    return Path("model_repository") / name
+
+
 def reports_dir() -> Path:
     """Return the default folder of load-test reports."""
     return Path("reports")

@@ -14,6 +14,7 @@ from toolkit.cli.engine_options import FLOWS, engine_options
 from toolkit.cli.model_options import need_packages, quantization_options
 from toolkit.cli.planning import check_names, plan_of
 from toolkit.cli.quality import Bounds, bounds_of
+from toolkit.cli.repository_options import repository_options
 from toolkit.specs import BuildPlan, EngineManifest, ModelSource
 
 if TYPE_CHECKING:
@@ -46,6 +47,7 @@ EPILOG = output.examples(
 @click.option("--max-seq-len", type=click.IntRange(min=16), help="Tokens of prompt and answer together.")
 @click.option("--max-num-tokens", type=click.IntRange(min=16), help="Tokens of one engine step.")
 @engine_options
+@repository_options
 @builder_options.builder_options
 @quantization_options
 @auto_options
@@ -59,6 +61,7 @@ def build(model: str, folder: Path | None, dry_run: bool, as_json: bool, **optio
     inside the image that serves it, and then serves it.
     """
     from toolkit import models
+    from toolkit.cli import repositories
 
     options["gpu"] = local_gpu.chosen(options["gpu"])
     with output.progress() as progress:
@@ -72,6 +75,7 @@ def build(model: str, folder: Path | None, dry_run: bool, as_json: bool, **optio
         plan, job = builder_options.assigned(plan_of(source, options), options)
         target = folder or default_folder(model, plan)
         if dry_run:
+            repositories.need_possible(plan)
             show_plan(plan, target, as_json=as_json)
             return
         manifest, is_new = run_plan(plan, source, target, bounds=bounds_of(options), job=job, progress=progress)

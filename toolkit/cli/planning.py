@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from toolkit.cli import repository_options
 from toolkit.cli.auto_options import auto_of
 from toolkit.cli.source_options import KEEP
 from toolkit.specs import BuildPlan, ModelSource, ModelSpec, QuantRecipe, Sharding
@@ -40,7 +41,7 @@ def plan_of(source: ModelSource, options: dict[str, Any]) -> BuildPlan:
     converted = conversion_plan(model, of_checkpoint, source)
     made = plan.make(converted, target, asked, recipes=quant.catalogue())
     need_kv_cache(made)
-    return made
+    return repository_options.with_settings(made, repository_options.settings_of(options, made.flow))
 
 
 def target_of(options: dict[str, Any]) -> Target:

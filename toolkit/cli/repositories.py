@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib.util
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -30,14 +31,24 @@ class Places:
     draft_engine: str = ""
 
 
-def files_of(plan: BuildPlan, tokenizer: Path | None, places: Places | None = None) -> dict[str, str]:
+def files_of(
+    plan: BuildPlan, tokenizer: Path | None, places: Places | None = None, around: Surroundings | None = None
+) -> dict[str, str]:
     """Return the files of a plan's repository, which has no problem; TOKENIZER is None where none is made yet."""
     spec = spec_of(plan, places or Places())
     if spec.parameters.get("tensorrt_llm", {}).get(GUIDED) and spec.engine_backend == "tensorrtllm":
         spec = dataclasses.replace(spec, files={VOCABULARY: repository.vocabulary(tokenizer) if tokenizer else ""})
     files = repository.render(spec)
-    repository.need_right(files, surroundings_of(plan))
+    repository.need_right(files, around or surroundings_of(plan))
     return files
+
+
+def need_possible(plan: BuildPlan) -> None:
+    """Raise where what was set cannot be; a machine without Triton's schema, which only plans, sees less of it."""
+    if importlib.util.find_spec("tritonclient"):
+        files_of(plan, None)
+    else:
+        repository.render(spec_of(plan, Places()))
 
 
 def surroundings_of(plan: BuildPlan) -> Surroundings:

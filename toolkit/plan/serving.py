@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
+import hashlib
+import json
+
 from toolkit.plan import engine_options
-from toolkit.specs import BuildPlan, Limits, ModelSpec
+from toolkit.specs import BuildPlan, Choice, Limits, ModelSpec, RepositorySettings, to_json
 
 #: Requests that may wait for each one that runs; beyond that a client is told at once, which costs nobody's memory.
 QUEUED_PER_SLOT, QUEUED_AT_LEAST = 8, 256
@@ -44,3 +48,15 @@ def parameters(plan: BuildPlan) -> dict[str, str]:
     told = engine_options.parameters(plan.build_flags)
     sliding = windows(plan.conversion.model, plan.limits.max_seq_len)
     return told | ({"max_attention_window_size": sliding} if sliding else {})
+
+
+def with_repository(
+    plan: BuildPlan, settings: RepositorySettings, build_flags: tuple[Choice, ...] | None = None
+) -> BuildPlan:
+    """Return the plan with what was asked of its repository; another plan, unless nothing was."""
+    flags = plan.build_flags if build_flags is None else build_flags
+    if (settings, flags) == (plan.repository, plan.build_flags):
+        return plan
+    document = json.dumps([plan.plan_id, to_json(settings), to_json(flags)], sort_keys=True)
+    digest = hashlib.sha256(document.encode()).hexdigest()[:16]
+    return dataclasses.replace(plan, plan_id=digest, repository=settings, build_flags=flags)

@@ -38,7 +38,7 @@ OF_THE_SERVER = {"kv_cache_type": "paged", "paged_kv_cache": "enable", "remove_i
 #: That attention kernels take.
 BLOCK_SIZES = ("8", "16", "32", "64", "128")
 #: Keys of model.yaml that the served folder and the repository decide.
-OF_THE_REPOSITORY = {"model", "tokenizer", "backend"}
+OF_THE_REPOSITORY = {"model", "tokenizer", "backend", "triton_config.decoupled", "triton_config.max_batch_size"}
 ASKED = "as asked with --set-flag"
 
 
@@ -121,18 +121,20 @@ def _need_value(name: str, value: str, flag: BuildFlag) -> None:
         raise UsageError(f"--{name} needs a value.", hint=f"Try --set-flag {name}=VALUE.")
 
 
-def apply_keys(keys: tuple[Choice, ...], asked: tuple[tuple[str, str], ...], *, api: LlmApi) -> tuple[Choice, ...]:
+def apply_keys(
+    keys: tuple[Choice, ...], asked: tuple[tuple[str, str], ...], *, api: LlmApi, option: str = "--set-flag"
+) -> tuple[Choice, ...]:
     """Return the keys of model.yaml with what was asked; raises UsageError for what the release's LLM API refuses."""
     made = {key.name: key for key in keys}
     for name, value in asked:
-        if name in OF_THE_REPOSITORY or name.startswith("triton_config."):
-            raise UsageError(f"--set-flag {name}: trtk sets it itself.", hint=f"Leave --set-flag {name} out.")
+        if name in OF_THE_REPOSITORY:
+            raise UsageError(f"{option} {name}: trtk sets it itself.", hint=f"Leave {option} {name} out.")
         _need_free(name)
         if name not in api.keys:
             raise UnknownName(f"key of the LLM API {api.name} that trtk writes", name, api.keys)
         _need_key_value(name, value, api)
         instead = f"; the plan had {made[name].value}: {made[name].reason}" if name in made else ""
-        made[name] = Choice(name=name, value=value, reason=ASKED + instead)
+        made[name] = Choice(name=name, value=value, reason=f"as asked with {option}{instead}")
     return tuple(made.values())
 
 

@@ -7,7 +7,7 @@ from toolkit.repository.checking import Result, check, examine, need_right
 from toolkit.repository.guiding import vocabulary
 from toolkit.repository.layout import Layout
 from toolkit.repository.seen import EngineFacts, Surroundings
-from toolkit.repository.writing import write
+from toolkit.repository.writing import record_of, texts_in, write
 from toolkit.specs import RepositorySpec
 
 __all__ = [
@@ -19,7 +19,9 @@ __all__ = [
     "check",
     "examine",
     "need_right",
+    "record_of",
     "render",
+    "texts_in",
     "vocabulary",
     "write",
 ]
