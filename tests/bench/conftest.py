@@ -18,7 +18,7 @@ class Served:
     log: Path
 
     def url(self, scheme: str) -> str:
-        return {"grpc": self.grpc, "http": self.http}[scheme]
+        return {"grpc": self.grpc, "http": self.http, "openai+http": f"openai+{self.http}/v1"}[scheme]
 
     def truth(self) -> dict:
         return {row["id"]: row for row in map(json.loads, self.log.read_text().splitlines())}

@@ -46,6 +46,10 @@ class Script:
     is_never_final: bool = False
     is_malformed: bool = False
     is_decoupled: bool = True
+    #: OpenAI: what it understands beyond what all do; anything else is refused with 400.
+    knows: tuple[str, ...] = ("include_usage", "continuous_usage_stats", "ignore_eos", "min_tokens")
+    status: int = 200  # OpenAI: of every answer but the first few
+    is_done_said: bool = True
 
 
 class Mock:
@@ -171,7 +175,10 @@ class Http:
                 sizes = [int(line.split(":")[1]) for line in lines if line.lower().startswith("content-length")]
                 body = await reader.readexactly(sizes[0]) if sizes else b""
                 path = lines[0].split()[1]
-                if path.endswith("/generate_stream"):
+                if path.endswith("/completions"):
+                    ids = [line.split(": ")[1] for line in lines if line.lower().startswith("x-request-id")]
+                    await self.completion(writer, json.loads(body), *ids, is_chat="chat" in path)
+                elif path.endswith("/generate_stream"):
                     await self.stream(writer, json.loads(body))
                 else:
                     await self.plain(writer, path, json.loads(body or b"{}"))
@@ -182,7 +189,9 @@ class Http:
 
     async def plain(self, writer, path, request) -> None:
         status, document = 200, {}
-        if path == "/v2":
+        if path == "/v1/models":
+            document = {"data": [{"id": "mock"}, {"id": "another"}]}
+        elif path == "/v2":
             document = {"name": "triton", "version": "mock"}
         elif path == "/v2/models/ensemble":
             document = {
@@ -204,8 +213,52 @@ class Http:
             document = {"text_output": text, "num_output_tokens": pieces[-1][1], "num_input_tokens": 7}
         else:
             status, document = 400, {"error": f"Request for unknown model: '{path}' is not found"}
+        await self.document(writer, status, document)
+
+    async def document(self, writer, status, document) -> None:
         body = json.dumps(document).encode()
         writer.write(f"HTTP/1.1 {status} X\r\nContent-Length: {len(body)}\r\n\r\n".encode() + body)
+        await writer.drain()
+
+    async def completion(self, writer, request, request_id="probe", *, is_chat) -> None:
+        script, asked = self.mock.script, request["max_tokens"]
+        options = request.get("stream_options", {})
+        unknown = ({"ignore_eos", "min_tokens"} & request.keys() | options.keys()) - set(script.knows)
+        if unknown or (script.status != 200 and request_id != "probe"):
+            status = 400 if unknown else script.status
+            await self.document(writer, status, {"error": {"message": f"No. {', '.join(sorted(unknown))}"}})
+            return
+        if request["stream"]:
+            await self.completion_events(writer, request, request_id, is_chat=is_chat)
+            return
+        pieces = [piece async for piece in self.mock.answer(request_id, asked)]
+        text, usage = "".join(piece[0] for piece in pieces), {"prompt_tokens": 7, "completion_tokens": asked}
+        choice = {"message": {"content": text}} if is_chat else {"text": text}
+        await self.document(writer, 200, {"choices": [choice], "usage": usage})
+
+    async def completion_events(self, writer, request, request_id, *, is_chat) -> None:
+        script, options, done = self.mock.script, request.get("stream_options", {}), 0
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n")
+        if is_chat:
+            self.event(writer, json.dumps({"choices": [{"delta": {"role": "assistant", "content": ""}}]}))
+        try:
+            async for text, done, _ in self.mock.answer(request_id, request["max_tokens"]):
+                choice = {"delta": {"content": text}} if is_chat else {"text": text}
+                event = {"choices": [choice | {"finish_reason": None}]}
+                if options.get("continuous_usage_stats"):
+                    event["usage"] = {"prompt_tokens": 7, "completion_tokens": done}
+                self.event(writer, "not json" if script.is_malformed and request_id != "probe" else json.dumps(event))
+        except RuntimeError as error:
+            self.event(writer, json.dumps({"error": {"message": str(error)}}))
+        if script.is_done_said:
+            last = {"delta": {}} if is_chat else {"text": ""}
+            self.event(writer, json.dumps({"choices": [last | {"finish_reason": "length"}]}))
+            if options.get("include_usage"):
+                self.event(
+                    writer, json.dumps({"choices": [], "usage": {"prompt_tokens": 7, "completion_tokens": done}})
+                )
+            self.event(writer, "[DONE]")
+        writer.write(b"0\r\n\r\n")
         await writer.drain()
 
     async def stream(self, writer, request) -> None:

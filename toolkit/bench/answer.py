@@ -16,7 +16,20 @@ class SendFailed(Exception):
 class Answer:
     """Times are readings of the client's monotonic clock."""
 
-    __slots__ = ("chunks", "counts", "counts_at_first_text", "end", "first", "input_tokens", "last", "sent")
+    __slots__ = (
+        "chars",
+        "chars_at_first_text",
+        "chunks",
+        "counts",
+        "counts_at_first_text",
+        "end",
+        "first",
+        "input_tokens",
+        "last",
+        "sent",
+        "total",
+        "total_at_first_text",
+    )
 
     def __init__(self) -> None:
         self.sent: float | None = None
@@ -26,10 +39,14 @@ class Answer:
         self.chunks = 0
         self.counts: list[int] = []
         self.counts_at_first_text = 0
+        self.chars = self.chars_at_first_text = 0
+        self.total: int | None = None  # as a server's own usage says it, with each chunk or once at the end
+        self.total_at_first_text: int | None = None
         self.input_tokens: int | None = None
 
-    def add(self, now: float, *, has_text: bool, count: int | None) -> None:
+    def add(self, now: float, *, has_text: bool, count: int | None, chars: int = 0) -> None:
         """Take one response that arrived at NOW, with the server's own token count where it sends one."""
+        self.chars += chars
         if count is not None:
             self.counts.append(count)
         if has_text:
@@ -38,15 +55,25 @@ class Answer:
             if self.first is None:
                 self.first = now
                 self.counts_at_first_text = len(self.counts)
+                self.chars_at_first_text = chars
+                self.total_at_first_text = self.total
 
     def tokens(self, asked: int) -> tuple[int, int, str]:
         """Return (output tokens, tokens up to and in the first text, where the number comes from)."""
+        if not self.counts and self.total is not None:
+            return self.total, self.total_at_first_text or self._first_by_length(self.total), "server"
         if not self.counts:
             return self.chunks, min(self.chunks, 1), "chunks"
         counts, first = self.counts, self.counts_at_first_text
         if is_cumulative(counts, asked):
             return counts[-1], counts[first - 1] if first else min(counts[-1], 1), "server"
         return sum(counts), sum(counts[:first]) if first else min(sum(counts), 1), "server"
+
+    def _first_by_length(self, total: int) -> int:
+        """Return how many of TOTAL tokens the first chunk had, by its share of the text: the server did not say."""
+        if not self.chars or not total:
+            return min(total, 1)
+        return min(max(1, round(total * self.chars_at_first_text / self.chars)), total)
 
 
 def is_cumulative(counts: list[int], asked: int) -> bool:

@@ -299,7 +299,7 @@ async def measured(
     from toolkit.specs import to_json
 
     return Run(
-        profile=profile,
+        profile=replace(profile, model=session.facts.model),
         records=tuple(load.records),
         started_at=started_at,
         duration_s=duration_s,

@@ -71,12 +71,14 @@ class Client:
         self._idle: list[Connection] = []
 
     @asynccontextmanager
-    async def request(self, method: str, path: str, body: bytes = b"") -> AsyncIterator[Response]:
+    async def request(
+        self, method: str, path: str, body: bytes = b"", *, request_id: str = ""
+    ) -> AsyncIterator[Response]:
         """Send a request and yield its response; network errors come out as SendFailed."""
         connection: Connection | None = None
         is_done = False
         try:
-            response = await self._start(method, path, body)
+            response = await self._start(method, path, body, request_id=request_id)
             connection = response.connection
             yield response
             is_done = response.is_reusable
@@ -102,10 +104,11 @@ class Client:
         while self._idle:
             self._idle.pop().writer.close()
 
-    async def _start(self, method: str, path: str, body: bytes) -> Response:
+    async def _start(self, method: str, path: str, body: bytes, *, request_id: str) -> Response:
+        own = f"X-Request-Id: {request_id}\r\n" if request_id else ""
         head = (
             f"{method} {self._prefix}{path} HTTP/1.1\r\nHost: {self._url.netloc}\r\n"
-            f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n{self._headers}\r\n"
+            f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n{own}{self._headers}\r\n"
         )
         while True:
             connection = self._idle.pop() if self._idle else await self._open()

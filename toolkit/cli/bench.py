@@ -36,8 +36,15 @@ LATENCIES = (
         "trtk bench --url http://localhost:8000 --rate 20 --duration 30 --slo ttft=500ms@p95 --slo itl=50ms",
     )
 )
-@click.option("--url", help="grpc://host:port or http://host:port; default: the server that `trtk serve` started.")
-@click.option("--model", default="ensemble", show_default=True, help="The model's name on the server.")
+@click.option(
+    "--url",
+    help="grpc://host:port, http://host:port or openai+http://host:port/v1; default: the server that `trtk serve` "
+    "started.",
+)
+@click.option("--model", help="Its name on the server; default: ensemble, with OpenAI the first that is listed.")
+@click.option(
+    "--endpoint", type=click.Choice(["chat", "completions"]), default="chat", show_default=True, help="Of OpenAI's."
+)
 @click.option("--concurrency", type=click.IntRange(1), help="Requests in flight, 8 by default; with --rate the most.")
 @click.option("--rate", help="Open loop, requests a second: 20, a ramp 5..50, or steps 5,10,20 over --duration.")
 @click.option(
@@ -100,10 +107,12 @@ def profile_from(options: Mapping[str, Any]) -> LoadProfile:
     concurrency, requests = shape["concurrency"], options["requests"]
     if not requests and not options["duration"]:
         requests = DEFAULT_REQUESTS_PER_SLOT * concurrency
+    url = options["url"] or reaching.triton_url(reaching.ready_server())
     return LoadProfile(
         **shape,
-        url=options["url"] or reaching.triton_url(reaching.ready_server()),
-        model=options["model"],
+        url=url,
+        model=options["model"] or ("" if url.startswith("openai+") else "ensemble"),
+        endpoint=options["endpoint"],
         requests=requests,
         duration_s=options["duration"],
         isl=options["isl"],
@@ -149,7 +158,7 @@ def default_folder(profile: LoadProfile) -> Path:
 
     now = datetime.datetime.now().astimezone()
     load = f"r{profile.stages[0].start_rps:g}" if profile.stages else f"c{profile.concurrency}"
-    return workspace.reports_dir() / f"{workspace.slug(profile.model)}-{load}-{now:%Y%m%d-%H%M%S}"
+    return workspace.reports_dir() / f"{workspace.slug(profile.model or 'openai')}-{load}-{now:%Y%m%d-%H%M%S}"
 
 
 def end(ctx: click.Context, run: Run, report: BenchReport) -> None:

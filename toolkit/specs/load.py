@@ -20,8 +20,9 @@ class Stage:
 class LoadProfile:
     """A load test, fully said: the same profile and seed send the same requests."""
 
-    url: str  # grpc://host:port, http://host:port
-    model: str = "ensemble"
+    url: str  # grpc://host:port, http://host:port, openai+http://host:port/v1
+    model: str = "ensemble"  # openai: empty is the first that the server lists
+    endpoint: str = "chat"  # openai: chat, completions
     concurrency: int = 1  # closed loop: requests in flight; open loop: at most so many, where is_capped
     requests: int | None = None  # stop after so many; exactly one of requests and duration_s is set
     duration_s: float | None = None
