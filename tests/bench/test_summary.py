@@ -72,6 +72,7 @@ def test_the_whole_document_of_a_known_run():
         "profile": {
             "url": "grpc://here:8001",
             "model": "ensemble",
+            "endpoint": "chat",
             "concurrency": 2,
             "requests": 4,
             "duration_s": None,
@@ -84,6 +85,10 @@ def test_the_whole_document_of_a_known_run():
             "timeout_s": 120.0,
             "seed": 0,
             "arrival": "closed",
+            "stages": [],
+            "burstiness": 1.0,
+            "is_capped": False,
+            "ramp_s": 0.0,
             "slos": ["ttft=150ms@p50"],
             "price": "36EUR/h",
         },
