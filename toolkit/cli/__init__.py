@@ -31,6 +31,8 @@ COMMANDS = {
     "monitoring": "Write what Prometheus and Grafana need.",
     "logs": "Show a server's log.",
     "stop": "Stop servers and leave nothing behind.",
+    "keys": "Make and take back API keys.",
+    "audit": "Verify and read an audit log.",
     "infer": "Ask a server one thing.",
     "chat": "Talk with what is served.",
     "bench": "Load-test a server and write a report.",

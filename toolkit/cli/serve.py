@@ -11,6 +11,7 @@ from typing import Any
 import click
 
 from toolkit.cli import output
+from toolkit.cli.gateway_options import gateway_options, with_gateway, write_config
 from toolkit.cli.serve_options import container_options, lifetime_options, listening_options, spec_of
 from toolkit.specs import Endpoint, ServeSpec, to_json
 
@@ -27,6 +28,7 @@ KEPT_LOG_BYTES = 4 << 20
 @lifetime_options
 @click.option("--print-log", is_flag=True, help="Print Triton's log on stderr as it grows, and keep no more of it.")
 @container_options
+@gateway_options
 @click.option("--server-id", default="", hidden=True)  # of a server in a container, told by who watches that
 @click.option("--no-verify", is_flag=True, help="Do not compare the files with the manifest.")
 @click.option("--dry-run", is_flag=True, help="Say the command and start nothing.")
@@ -41,12 +43,13 @@ def serve(engine: Path | None, as_json: bool, **options: Any) -> None:
 
     with output.progress() as report:
         target = targets.find(engine, is_verified=not options["no_verify"], progress=report)
-    spec = spec_of(target, options)
+    spec = with_gateway(spec_of(target, options), target, options)
     if target.was_chosen:
         output.note(f"Serving the newest engine: {target.name}.")
     if options["dry_run"]:
         _say_command(spec, as_json=as_json)
     else:
+        write_config(spec, target, options)
         _serve(spec, options, as_json=as_json)
 
 

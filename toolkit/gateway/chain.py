@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -89,6 +90,17 @@ def _last_lines(stream: BinaryIO) -> list[bytes]:
         if length == size or any(parsed(line) for line in whole):
             return whole
         length = min(4 * length, size)
+
+
+def last_records(path: Path, count: int) -> list[dict[str, Any]]:
+    """Return a log's last records, unverified but each whole in itself."""
+    kept: deque[bytes] = deque(maxlen=count)
+    try:
+        with path.open("rb") as stream:
+            kept.extend(line for line in stream if b'"kind":"request"' in line)
+    except OSError as error:
+        raise UsageError(f"{path} cannot be read: {error.strerror}.") from error
+    return [record for line in kept if (record := parsed(line)) is not None]
 
 
 @dataclass(frozen=True, kw_only=True)

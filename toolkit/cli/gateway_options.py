@@ -1,0 +1,191 @@
+"""Options of `trtk serve` for the OpenAI-compatible endpoint, and the process that they ask for."""
+
+from __future__ import annotations
+
+import dataclasses
+import ipaddress
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from toolkit.cli.serve_options import added
+
+if TYPE_CHECKING:
+    from toolkit.gateway.config import GatewayConfig
+    from toolkit.serve.targets import Target
+    from toolkit.specs import ServeSpec
+
+F = TypeVar("F", bound=Callable[..., Any])
+NAME = "openai"
+NEEDS_OPENAI = ("api_keys", "audit", "audit_prompts", "audit_optional")
+
+
+def gateway_options(command: F) -> F:
+    """Add the options of the OpenAI-compatible endpoint."""
+    path = click.Path(path_type=Path, dir_okay=False)
+    return added(
+        command,
+        (
+            click.option("--openai", is_flag=True, help="Serve OpenAI's clients too, at /v1."),
+            click.option("--openai-host", help="Address of --openai; as --host."),
+            click.option("--openai-port", default=9000, show_default=True, help="Port of --openai."),
+            click.option("--api-keys", type=path, metavar="FILE", help="Let in only keys that `trtk keys add` made."),
+            click.option(
+                "--max-requests", default=256, show_default=True, help="Requests of --openai that run at once."
+            ),
+            click.option(
+                "--max-queue", default=256, show_default=True, help="Requests of each key that may wait for that."
+            ),
+            click.option(
+                "--request-timeout", default=600.0, show_default=True, metavar="S", help="Longest answer of --openai."
+            ),
+            click.option("--audit", type=path, metavar="FILE", help="Record every request of --openai, hash-chained."),
+            click.option("--audit-prompts", is_flag=True, help="Record the prompts too."),
+            click.option("--audit-optional", is_flag=True, help="Serve on where a request cannot be recorded."),
+        ),
+    )
+
+
+def with_gateway(spec: ServeSpec, target: Target, options: dict[str, Any]) -> ServeSpec:
+    """Return the server with its gateway, where one is asked for; its configuration is written when it starts."""
+    if not options["openai"]:
+        _need_openai(options)
+        return spec
+    from toolkit.specs import Companion
+
+    config = config_of(spec, target, options)
+    url = f"http://{_in_url(reached_at(config.host))}:{config.port}"
+    companion = Companion(
+        name=NAME,
+        argv=(sys.executable, "-m", "toolkit.gateway", str(config_path(spec.name))),
+        ready_url=f"{url}/health/ready",
+        url=f"{url}/v1",
+        ports={"--openai-port": config.port},
+    )
+    return dataclasses.replace(spec, companions=(*spec.companions, companion))
+
+
+def write_config(spec: ServeSpec, target: Target, options: dict[str, Any]) -> None:
+    """Write what the gateway reads when it starts."""
+    if options["openai"]:
+        from toolkit import files, specs
+
+        files.write_json(config_path(spec.name), specs.to_json(config_of(spec, target, options)))
+
+
+def config_path(name: str) -> Path:
+    """Return where a server's gateway finds its configuration."""
+    from toolkit import workspace
+
+    return (workspace.state_dir() / "gateways" / f"{workspace.slug(name)}.json").absolute()
+
+
+def config_of(spec: ServeSpec, target: Target, options: dict[str, Any]) -> GatewayConfig:
+    """Return the gateway that was asked for."""
+    from toolkit.gateway.config import GatewayConfig, Limits
+
+    host = options["openai_host"] or spec.host
+    _need_keys(host, options)
+    front = _front_model(spec)
+    digest = _digest(spec)
+    triton = _in_url(reached_at(spec.host))
+    return GatewayConfig(
+        host=host,
+        port=options["openai_port"],
+        triton_grpc=f"{triton}:{spec.grpc_port}",
+        triton_http=f"http://{triton}:{spec.http_port}",
+        models={target.name: front},
+        created=int(time.time()),
+        digests={target.name: digest} if digest else {},
+        limits=Limits(
+            running=options["max_requests"], waiting=options["max_queue"], request_s=options["request_timeout"]
+        ),
+        api_keys=str(_key_file(options["api_keys"])) if options["api_keys"] else None,
+        audit=_audit(options),
+        drain_s=spec.exit_timeout_s / 2,
+    )
+
+
+def _front_model(spec: ServeSpec) -> str:
+    from toolkit.errors import UsageError
+
+    if not spec.probe_model:
+        raise UsageError(
+            f"{spec.repository} has no model that takes text and makes text: nothing for --openai to ask.",
+            hint="Leave --openai out, or serve a folder that `trtk build` made.",
+        )
+    return spec.probe_model
+
+
+def _key_file(path: Path) -> Path:
+    from toolkit.gateway import keys
+
+    keys.read(path)
+    return path.absolute()
+
+
+def _audit(options: dict[str, Any]) -> Any:
+    from toolkit.gateway.config import Audit
+
+    if options["audit"] is None:
+        return None
+    return Audit(
+        path=str(options["audit"].absolute()),
+        has_prompts=options["audit_prompts"],
+        is_required=not options["audit_optional"],
+    )
+
+
+def _digest(spec: ServeSpec) -> str:
+    """Return what names the artefact in the audit log: the hash of its manifest, which holds every file's hash."""
+    from toolkit import files
+
+    manifest = Path(spec.folder) / "manifest.json"
+    return files.sha256_file(manifest) if spec.folder and manifest.is_file() else ""
+
+
+def _need_openai(options: dict[str, Any]) -> None:
+    from toolkit.errors import UsageError
+
+    asked = [name for name in NEEDS_OPENAI if options[name]]
+    if asked:
+        named = ", ".join(f"--{name.replace('_', '-')}" for name in asked)
+        raise UsageError(f"{named} is for the OpenAI-compatible endpoint.", hint="Add --openai.")
+
+
+def _need_keys(host: str, options: dict[str, Any]) -> None:
+    from toolkit.errors import UsageError
+
+    if is_loopback(host):
+        return
+    if not options["allow_remote"]:
+        raise UsageError(
+            f"--openai would listen on {host}, where other machines reach it.",
+            hint="Add --allow-remote and --api-keys FILE, or leave --openai-host out.",
+        )
+    if not options["api_keys"]:
+        raise UsageError(
+            f"--openai on {host} needs keys: whoever reaches it could use it.",
+            hint="trtk keys add NAME makes one; then --api-keys FILE.",
+        )
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine reaches an address."""
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def reached_at(host: str) -> str:
+    """Return the address at which this machine reaches what listens on HOST."""
+    return {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
+
+
+def _in_url(host: str) -> str:
+    return f"[{host}]" if ":" in host else host
