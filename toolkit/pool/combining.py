@@ -73,10 +73,15 @@ def need_distinct(sources: Sequence[Source]) -> None:
 
 
 def parts_of(source: Source) -> tuple[str, ...]:
-    """Return the Triton models of a part in the order they are loaded: the one that clients call is the last."""
-    names = names_in(source.repository)
-    ordered = sorted(names, key=lambda name: (name == FRONT, name != ENGINE, name))
-    return tuple(_new_name(source.name, name) for name in ordered)
+    """Return the Triton models of a part."""
+    return tuple(_new_name(source.name, name) for name in names_in(source.repository))
+
+
+def loaded_of(source: Source) -> tuple[str, ...]:
+    """Return the models of a part that Triton is told to load: all but the steps of the ensemble, which it brings."""
+    front = _parsed(source.repository / FRONT / "config.pbtxt")
+    steps = {step.model_name for step in front.ensemble_scheduling.step}
+    return tuple(_new_name(source.name, name) for name in names_in(source.repository) if name not in steps)
 
 
 def names_in(repository: Path) -> list[str]:

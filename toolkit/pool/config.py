@@ -25,7 +25,9 @@ class PooledModel:
     """One model that clients can name, and the Triton models that it is made of."""
 
     name: str
-    parts: tuple[str, ...]  # Triton's names, in the order they are loaded; clients call NAME itself, which is the last
+    parts: tuple[str, ...]  # Triton's names of all of them; clients call NAME itself
+    loaded: tuple[str, ...]  # the parts that Triton is told to load: an ensemble brings its steps, and telling it of
+    # those first would load them twice, with both copies in memory at once
     artefact: str  # hash of what is served: a size that was measured for it stays true
     kv_tokens: int
     kv_bytes_per_token: int

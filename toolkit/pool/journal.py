@@ -29,6 +29,9 @@ EVENTS = {
 }
 
 
+FIGURES = ("base_bytes", "peak_bytes", "load_s", "is_known_at_work")
+
+
 class Journal:
     """Appends to one file; a line that a crash cut off stays alone."""
 
@@ -83,10 +86,10 @@ def replayed(path: Path) -> dict[str, str]:
 
 
 def measured(path: Path) -> dict[tuple[str, int], dict[str, Any]]:
-    """Return the last measured figures of each artefact and KV budget: `base_bytes`, `peak_bytes`, `load_s`."""
+    """Return the last measured figures of each artefact and KV budget, by their names in the journal."""
     found: dict[tuple[str, int], dict[str, Any]] = {}
     for event in read(path):
         if "artefact" in event:
             figures = found.setdefault((event["artefact"], event["kv_tokens"]), {})
-            figures |= {key: event[key] for key in ("base_bytes", "peak_bytes", "load_s") if key in event}
+            figures |= {key: event[key] for key in FIGURES if key in event}
     return found

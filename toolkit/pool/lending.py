@@ -58,7 +58,7 @@ class Entry:
     base_bytes: int = 0  # measured right after loading
     now_bytes: int = 0
     peak_bytes: int = 0  # the most that was ever measured, loading included
-    was_used: bool = False  # the peak is one of a model at work
+    is_known_at_work: bool = False  # the peak is one of a model that did enough to have taken what it takes
     pids: frozenset[int] = frozenset()
 
     @property
@@ -70,10 +70,11 @@ class Entry:
     def size_bytes(self) -> int:
         """Return what it is charged with: as computed, corrected by what was measured of it at work.
 
-        Memory for the cache is taken when tokens fill it, so a peak without all of them proves no smaller size.
+        A model grows while it works, and its cache while tokens fill it: only a whole stay in memory, with enough
+        requests, can prove that it takes less than computed, and the cache is added to that.
         """
         size = self.model.size
-        if not self.was_used:
+        if not self.is_known_at_work:
             return max(size.total_bytes, self.peak_bytes)
         return max(self.peak_bytes, min(size.total_bytes, self.peak_bytes + size.kv_bytes + size.activation_bytes))
 

@@ -17,6 +17,8 @@ from toolkit.pool.measuring import Measured
 SAMPLE_S, POLL_S = 0.2, 0.05
 #: How long a model may take to leave memory, and when it is told again.
 UNLOAD_TIMEOUT_S, UNLOAD_RETRY_S = 120.0, 10.0
+#: Requests after which a model's peak says what it takes at work.
+TELLING_REQUESTS = 64
 Measure = Callable[[str], Mapping[str, Measured]]
 
 
@@ -69,9 +71,10 @@ class Loader:
             entry.state, entry.problem, entry.retry_at = BROKEN, left, time.monotonic() + UNLOAD_RETRY_S
             await self._note("unload_failed", entry, why=left)
             return
-        entry.state = UNLOADED
-        await self._note("unloaded", entry, unload_s=round(time.monotonic() - began, 3), **self._figures(entry))
-        entry.now_bytes = 0
+        entry.state, entry.now_bytes = UNLOADED, 0
+        entry.is_known_at_work |= entry.served >= TELLING_REQUESTS
+        facts = self._figures(entry) | {"is_known_at_work": entry.is_known_at_work}
+        await self._note("unloaded", entry, unload_s=round(time.monotonic() - began, 3), **facts)
 
     async def measure(self, entry: Entry) -> None:
         """Measure a model's processes."""
@@ -84,22 +87,15 @@ class Loader:
         """Take a model's part of a measurement."""
         entry.now_bytes = sum(found[part].pss_bytes for part in entry.model.parts if part in found)
         entry.peak_bytes = max(entry.peak_bytes, entry.now_bytes)
-        entry.was_used |= entry.served > 0
 
     def living(self, entry: Entry, found: Mapping[str, Measured]) -> frozenset[int]:
         """Return the processes of a model that live."""
         return frozenset(pid for part in entry.model.parts if part in found for pid in found[part].pids)
 
     async def _load_parts(self, entry: Entry) -> None:
-        *parts, front = entry.model.parts
         timeout_s = self._config.load_timeout_s
-        done = await asyncio.gather(
-            *(self._control.load(part, timeout_s=timeout_s) for part in parts), return_exceptions=True
-        )
-        for failed in done:
-            if isinstance(failed, BaseException):
-                raise failed
-        await self._control.load(front, timeout_s=timeout_s)
+        for part in entry.model.loaded:
+            await self._control.load(part, timeout_s=timeout_s)
 
     @contextlib.asynccontextmanager
     async def _sampled(self, entry: Entry) -> AsyncIterator[None]:
@@ -119,7 +115,8 @@ class Loader:
 
     async def _clear(self, entry: Entry) -> str:
         """Take every part out of Triton; return what is still there after a long time."""
-        for part in reversed(entry.model.parts):
+        told = entry.model.loaded
+        for part in (*told, *(part for part in entry.model.parts if part not in told)):
             with contextlib.suppress(ControlError):  # one that is not loaded; what counts is what is there after it
                 await self._control.unload(part)
         deadline = time.monotonic() + UNLOAD_TIMEOUT_S

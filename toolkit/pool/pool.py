@@ -38,6 +38,7 @@ class Pool:
         for entry in self._entries.values():
             figures = seen.get((entry.model.artefact, entry.model.kv_tokens), {})
             entry.load_s, entry.peak_bytes = figures.get("load_s", 0.0), figures.get("peak_bytes", 0)
+            entry.is_known_at_work = figures.get("is_known_at_work", False)
         self._floor = 0.0
         self._changed = asyncio.Event()
         self._is_known = False  # what Triton holds was asked since it was started
