@@ -33,7 +33,15 @@ TOKENS_PER_BLOCK = 32
 WIDE_ANSWERS = 2.0
 
 
-class NoRoom(PlanInfeasible):
+class TooSmall(PlanInfeasible):
+    """A card is too small; `miss` says how many times over."""
+
+    def __init__(self, message: str, *, hint: str | None = None, miss: float = 1.0) -> None:
+        super().__init__(message, hint=hint)
+        self.miss = miss
+
+
+class NoRoom(TooSmall):
     """The weights do not fit into a rank's GPU."""
 
 
@@ -148,16 +156,18 @@ def _need_one_request(loaded: Loaded, asked: Asked, alone: Limits) -> None:
             f"The weights take {loaded.weights_bytes / memory.GIB:.2f} GiB and the engine {needed / memory.GIB:.2f} GiB"
             f" in all; {gpu.title} has {usable / memory.GIB:.2f} GiB.",
             hint="Try a larger card: `trtk gpus`.",
+            miss=needed / max(1, usable),
         )
     pool = pool_bytes(loaded, asked, alone)
     tokens = asked.workload.isl_max + asked.workload.osl_max if asked.workload else alone.max_seq_len
     one = kv_cache.bytes_of_request(loaded.cached, tokens)
     if pool < one:
         longest = kv_cache.longest_request(loaded.cached, max(0, pool), at_most=tokens, tokens_per_block=1)
-        raise PlanInfeasible(
+        raise TooSmall(
             f"The KV cache of one request of {tokens} tokens takes {one / memory.GIB:.2f} GiB, "
             f"but {max(0, pool) / memory.GIB:.2f} GiB are left for it on {gpu.title}.",
             hint=f"Try --max-seq-len {longest // 256 * 256}." if longest >= 256 else "Try a larger card: `trtk gpus`.",
+            miss=(usable - pool + one) / max(1, usable),
         )
 
 
