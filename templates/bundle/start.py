@@ -78,7 +78,9 @@ def run(asked: argparse.Namespace) -> int:
         engines.link(engine, asked.run_dir / "engine")
         engines.link(BUNDLE / "model_repository", asked.run_dir / "repository")
     if not asked.build_only:
-        triton.become(bundle["world_size"] if is_engine else 1, asked.triton)  # the LLM API starts its own ranks
+        # The LLM API starts its own ranks.
+        ranks, instances = (bundle["world_size"], bundle.get("instances", 1)) if is_engine else (1, 1)
+        triton.become(ranks, asked.triton, instances=instances)
     return 0
 
 

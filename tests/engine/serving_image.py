@@ -56,7 +56,8 @@ SERVER = """#!{python}
 import json, os, pathlib, sys
 link = pathlib.Path(os.environ["IMAGE"]) / "run" / "engine"
 engine = str(link.resolve()) if link.is_symlink() else None
-print(json.dumps({{"line": [pathlib.Path(sys.argv[0]).name, *sys.argv[1:]], "engine": engine}}))
+line, orchestrator = [pathlib.Path(sys.argv[0]).name, *sys.argv[1:]], os.environ.get("TRTLLM_ORCHESTRATOR")
+print(json.dumps({{"line": line, "engine": engine, "orchestrator": orchestrator}}))
 """
 
 

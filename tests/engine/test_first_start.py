@@ -47,7 +47,7 @@ def planned(gpu, recipe, *, flow="engine", **asked):
     return plan.make(converted, target, plan.Asked(), recipes=quant.catalogue())
 
 
-def make_bundle(folder, *, gpu="a4500", recipe="int4", ranks=1, flow="engine", engine_key=None):
+def make_bundle(folder, *, gpu="a4500", recipe="int4", ranks=1, instances=1, flow="engine", engine_key=None):
     """Make a bundle around files that stand for a checkpoint, as a build leaves it."""
     made = planned(gpu, recipe, flow=flow)
     for path, text in {
@@ -62,9 +62,8 @@ def make_bundle(folder, *, gpu="a4500", recipe="int4", ranks=1, flow="engine", e
         (folder / "engine" / engine_key).mkdir(parents=True)
         (folder / "engine" / engine_key / "rank0.engine").write_text("compiled by the build")
     bundle.write_entry(made, folder, commands_by_sm(made))
-    if ranks > 1:
-        document = json.loads((folder / "bundle.json").read_text())
-        (folder / "bundle.json").write_text(json.dumps({**document, "world_size": ranks}))
+    document = json.loads((folder / "bundle.json").read_text())
+    (folder / "bundle.json").write_text(json.dumps({**document, "world_size": ranks, "instances": instances}))
     source = ModelSource(name="small", path=str(folder / "checkpoint"), revision="local")
     engine.seal(made, source, folder, made=engine.Made(durations_s={}, tool_versions={}))
     return folder
@@ -315,6 +314,21 @@ def test_two_ranks_start_under_mpi_and_only_the_first_answers_clients(image, tmp
     assert {"--model-control-mode=none", "--http-port=9000", "--id=rank0"} <= set(first)
     assert {"--model-control-mode=explicit", "--load-model=tensorrt_llm", "--allow-http=false"} <= set(second)
     assert "--backend-config=python,shm-region-prefix-name=prefix1_" in second
+
+
+def test_two_instances_are_one_server_that_starts_their_ranks_and_keeps_off_their_gpus(image, tmp_path):
+    made = make_bundle(tmp_path / "two", instances=2)
+
+    assert image.start(made)[0] == 4
+    image.set_gpus(A4500, A4500)
+    code, out, said = image.start(made)
+
+    assert code == 0, said
+    document = json.loads(out)
+    program, *words = document["line"]
+    assert (program, document["orchestrator"]) == ("tritonserver", "1")
+    assert {"--cuda-memory-pool-byte-size=0:0", "--cuda-memory-pool-byte-size=1:0"} <= set(words)
+    assert "--load-model=tensorrt_llm" not in words
 
 
 @pytest.mark.parametrize(

@@ -44,6 +44,7 @@ def document(plan: BuildPlan, commands: Mapping[int, Sequence[str]]) -> dict[str
         "tensorrt_llm": plan.release.tensorrt_llm,
         "tensorrt": plan.release.tensorrt,
         "world_size": ranks,
+        "instances": plan.repository.instances.get("tensorrt_llm", 1),
         "rank_weights_bytes": plan.weights_bytes,
         "commands": {str(sm): list(words) for sm, words in sorted(commands.items())},
     }

@@ -100,6 +100,7 @@ def _artefact(folder: Path, manifest: EngineManifest) -> Artefact:
     if manifest.kind == "checkpoint":
         raise UsageError(f"{folder} holds a checkpoint, which no server can run yet.", hint="`trtk build` compiles it.")
     gpu, limits = manifest.plan.get("gpu", {}), manifest.plan.get("limits", {})
+    instances = manifest.plan.get("repository", {}).get("instances", {}).get("tensorrt_llm", 1)
     weights = "checkpoint/" if manifest.kind == "llmapi" or manifest.is_deferred else "engine/"
     return Artefact(
         folder=folder.absolute(),
@@ -108,7 +109,7 @@ def _artefact(folder: Path, manifest: EngineManifest) -> Artefact:
         gpu_name=gpu.get("name", ""),
         sm=gpu.get("sm", 0),
         image=manifest.plan.get("release", {}).get("image", ""),
-        world_size=limits.get("tp", 1) * limits.get("pp", 1),
+        world_size=limits.get("tp", 1) * limits.get("pp", 1) * instances,
         loaded_bytes=sum(record.size_bytes for record in manifest.files if record.path.startswith(weights)),
         build_id=manifest.build_id,
         is_deferred=manifest.is_deferred,

@@ -68,7 +68,7 @@ def release_part(version: str) -> str:
 
 def need_gpus(bundle: dict[str, Any]) -> Gpu:
     """Return the first GPU; raise unless there are enough that can run this."""
-    gpus, ranks = visible_gpus(), bundle["world_size"]
+    gpus, ranks = visible_gpus(), bundle["world_size"] * bundle.get("instances", 1)
     if len(gpus) < ranks:
         raise Refused(
             f"This bundle needs {ranks} GPU{'s' * (ranks > 1)}; this container sees {len(gpus)}.",

@@ -11,9 +11,11 @@ from first_start import BUNDLE, MISSING, Refused, say
 CLOSED_APIS = "model-repository,model-config,shared-memory,trace,logging"
 
 
-def become(world_size: int, further: list[str]) -> NoReturn:
+def become(world_size: int, further: list[str], *, instances: int = 1) -> NoReturn:
     """Replace this process by Triton."""
-    line = command(world_size, further)
+    line = command(world_size, further, instances=instances)
+    if instances > 1:
+        os.environ["TRTLLM_ORCHESTRATOR"] = "1"  # one server, which starts the ranks of each instance itself
     say("Starting Triton: " + " ".join(hidden(word) for word in line))
     try:
         os.execvp(line[0], line)
@@ -23,7 +25,7 @@ def become(world_size: int, further: list[str]) -> NoReturn:
         ) from None
 
 
-def command(world_size: int, further: list[str]) -> list[str]:
+def command(world_size: int, further: list[str], *, instances: int = 1) -> list[str]:
     """Return the command line of Triton: one server, or one a rank under MPI."""
     key = secrets.token_hex(16)
     server = [
@@ -42,6 +44,8 @@ def command(world_size: int, further: list[str]) -> list[str]:
         f"--grpc-restricted-protocol={CLOSED_APIS}:closed={key}",
         *further,
     ]
+    if instances > 1:
+        return [*server, "--model-control-mode=none", *orchestrator(world_size * instances), *front]
     if world_size == 1:
         return [*server, "--model-control-mode=none", *front]
     line = ["mpirun", *(["--allow-run-as-root"] if os.geteuid() == 0 else [])]
@@ -50,6 +54,12 @@ def command(world_size: int, further: list[str]) -> list[str]:
         own = ["--model-control-mode=none", *front] if rank == 0 else worker()
         line += [":"] * bool(rank) + ["-n", "1", *server, f"--id=rank{rank}", prefix, *own]
     return line
+
+
+def orchestrator(gpus: int) -> list[str]:
+    """Return what keeps the server's own hands off the GPUs of the ranks that it starts."""
+    pools = [f"--cuda-memory-pool-byte-size={gpu}:0" for gpu in range(gpus)]
+    return ["--pinned-memory-pool-byte-size=0", "--enable-peer-access=false", *pools]
 
 
 def worker() -> list[str]:
