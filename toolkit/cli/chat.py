@@ -36,7 +36,7 @@ def chat(system: str | None, as_json: bool, **settings: Any) -> None:
     """Talk with what is served, through the model's own chat template.
 
     On a terminal: line editing, and /help lists what else can be typed. In a pipe each line is a turn. Counts and times
-    are said on stderr. An OpenAI endpoint gets the key in $TRTK_API_KEY.
+    are said on stderr. An OpenAI endpoint gets the key in $OPENAI_API_KEY.
     """
     if as_json and sys.stdin.isatty():
         raise UsageError("--json is for turns from a pipe.", hint="printf 'Hello\\n' | trtk chat --json")

@@ -41,7 +41,7 @@ def infer(
 
     PROMPT is the text, @FILE reads it from a file; without it, it is read from standard input; of those two, a last
     line break is left out. The text goes to the model as it is, unless --chat is given. Counts and times are said on
-    stderr. An OpenAI endpoint gets the key in $TRTK_API_KEY.
+    stderr. An OpenAI endpoint gets the key in $OPENAI_API_KEY.
     """
     from toolkit import talk
 

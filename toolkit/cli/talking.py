@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -16,7 +15,6 @@ if TYPE_CHECKING:
     from toolkit.talk import Question, Reply
 
 F = TypeVar("F", bound=Callable[..., Any])
-API_KEY_VARIABLE = "TRTK_API_KEY"
 OPENAI = "openai+"
 DEFAULT_MODEL = "ensemble"
 
@@ -76,8 +74,7 @@ def question(settings: Mapping[str, Any], whom: Partner, **said: Any) -> Questio
     from toolkit import talk
 
     same = {name: settings[name] for name in ("max_tokens", "temperature", "top_p", "top_k", "seed", "stop")}
-    key = os.environ.get(API_KEY_VARIABLE, "")
-    return talk.Question(request_id=talk.new_id(), model=whom.model, api_key=key, **same, **said)
+    return talk.Question(request_id=talk.new_id(), model=whom.model, **same, **said)
 
 
 def measures(reply: Reply) -> str:

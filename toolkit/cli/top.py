@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 #: The last is the end of input.
 QUIT_KEYS = (b"q", b"Q", b"\x04", b"")
+#: Rates are over so many seconds at most: a request's tokens count when it ends, and most last longer than one reading.
+WINDOW_S = 10.0
 #: Readings of a cumulative counter that are too near each other give rates that jump.
 SHORTEST_INTERVAL_S = 0.2
 
@@ -36,14 +38,15 @@ SHORTEST_INTERVAL_S = 0.2
     type=click.FloatRange(SHORTEST_INTERVAL_S),
     default=1.0,
     show_default=True,
-    help="Seconds between two readings; rates are over that time.",
+    help="Seconds between two readings.",
 )
 @click.option("--once", is_flag=True, help="Read twice, print once and end; so it is where there is no terminal.")
 @output.json_option
 def top(names: tuple[str, ...], urls: tuple[str, ...], interval: float, once: bool, as_json: bool) -> None:
     """Show what the servers do: requests, KV cache, tokens/s, failures, memory. `q` ends it.
 
-    Without NAME, every server that trtk started. A dash is what a server does not export.
+    Without NAME, every server that trtk started. A dash is what a server does not export, or what nothing happened for.
+    Rates are over the last 10 seconds; a request's tokens count when it ends.
     """
     watch = Watch(names, urls)
     if as_json or once or not sys.stdout.isatty():
@@ -58,7 +61,7 @@ class Watch:
 
     names: Sequence[str]
     urls: Sequence[str]
-    before: dict[str, Scrape] = field(default_factory=dict)
+    readings: dict[str, list[Scrape]] = field(default_factory=dict)  # of the last seconds, by URL
 
     def look(self) -> list[Seen]:
         """Read every server once; what cannot be read says why."""
@@ -69,7 +72,7 @@ class Watch:
         from toolkit.serve import running
 
         found = {one.endpoint.name: one for one in running()}
-        if not self.before:  # the first look: what is asked for must be there
+        if not self.readings:  # the first look: what is asked for must be there
             for name in self.names:
                 if name not in found:
                     raise UnknownName("server", name, found, command="trtk status")
@@ -97,8 +100,9 @@ class Watch:
             now = monitoring.scrape(url)
         except ServerError as error:
             return Seen(name=name, state=state or "not reached", why=why or str(error), uptime_s=uptime_s, url=url)
-        before, self.before[url] = self.before.get(url), now
-        made = monitoring.figures(now, before)
+        kept = [one for one in self.readings.get(url, ()) if now.taken_at_s - one.taken_at_s <= WINDOW_S]
+        self.readings[url] = [*kept, now]
+        made = monitoring.figures(now, kept[0] if kept else None)
         return Seen(name=name, state=state or "answers", why=why, uptime_s=uptime_s, url=url, figures=made)
 
 
@@ -124,7 +128,7 @@ def _live(watch: Watch, interval: float) -> None:
     seen = watch.look()
     with _keys() as has_quit, Live(console=output.console(error=False), screen=True, auto_refresh=False) as live:
         while True:
-            live.update(top_view.drawn(seen, footer="q ends"), refresh=True)
+            live.update(top_view.drawn(seen, footer="q ends; rates are over the last 10 s"), refresh=True)
             if has_quit(interval):
                 return
             seen = watch.look()

@@ -120,7 +120,6 @@ def _document(panels: list[dict[str, Any]]) -> dict[str, Any]:
             "type": "query",
             "datasource": DATASOURCE,
             "query": {"query": 'label_values(up{job="triton"}, server)', "refId": "server"},
-            "definition": 'label_values(up{job="triton"}, server)',
             "refresh": 2,
             "multi": True,
             "includeAll": True,

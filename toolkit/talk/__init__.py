@@ -10,7 +10,8 @@ from collections.abc import Awaitable, Callable
 from urllib.parse import urlsplit
 
 from toolkit.bench.answer import SendFailed
-from toolkit.errors import ServerError, UnknownName, UsageError
+from toolkit.bench.protocols.openai import KEY_VARIABLE
+from toolkit.errors import MissingError, ServerError, TrtkError, UnknownName, UsageError
 from toolkit.talk import openai_http, triton_grpc, triton_http
 from toolkit.talk.question import Hearing, OnPiece, Question, Reply
 
@@ -31,6 +32,12 @@ HINTS = {
     "bad_response": "Is this the right port? `trtk status` shows the URLs of each server.",
     "timeout": "Is this the right port? `trtk status` shows the URLs of each server.",
     "late": "Give it longer with --timeout, or ask for fewer tokens.",
+}
+#: Of a server that lives and does not answer this.
+REFUSALS = {
+    "server_error": "`trtk logs` may say more.",
+    "refused": "Change what is asked; `trtk logs` may say more.",
+    "overloaded": "Ask again in a while; `trtk top` shows what it does.",
 }
 
 
@@ -93,10 +100,12 @@ async def _asked(protocol: Ask, url: str, question: Question, on_piece: OnPiece,
     return hearing.reply(question)
 
 
-def _explained(error: SendFailed, url: str) -> ServerError:
+def _explained(error: SendFailed, url: str) -> TrtkError:
     said = str(error).strip()
     if error.kind == "connection_refused":
         return ServerError(f"No server answers at {url}: {said}", hint=HINTS[error.kind])
-    if error.kind == "server_error":
-        return Refused(f"The server refused: {said}", hint="`trtk logs` may say more.")
+    if error.kind == "unauthorized":
+        return MissingError(f"{url} lets nobody in without a key: {said}", hint=f"Put one into ${KEY_VARIABLE}.")
+    if error.kind in REFUSALS:
+        return Refused(f"The server refused: {said}", hint=REFUSALS[error.kind])
     return ServerError(f"{url}: {said}", hint=HINTS.get(error.kind))

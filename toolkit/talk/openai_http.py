@@ -3,57 +3,53 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from toolkit.bench import http1
 from toolkit.bench.answer import SendFailed
-from toolkit.bench.protocols.triton_http import OK, error_in
-from toolkit.errors import MissingError, UnknownName
+from toolkit.bench.protocols.openai import (
+    DONE,
+    KEY_VARIABLE,
+    OK,
+    PATHS,
+    SCHEME,
+    document_of,
+    failure_of,
+    message_of,
+    model_of,
+)
 from toolkit.talk.question import Hearing, Question
-from toolkit.talk.triton_http import event_of
-
-UNAUTHORIZED, NOT_FOUND = 401, 404
-DONE = b"[DONE]"
-KEY_HINT = "Put an API key of this server into $TRTK_API_KEY."
 
 
 async def ask(url: str, question: Question, hearing: Hearing) -> None:
     """Ask and listen until the answer's end."""
-    headers = {"Authorization": f"Bearer {question.api_key}"} if question.api_key else {}
-    client = http1.Client(url.removeprefix("openai+"), headers=headers)
+    key = os.environ.get(KEY_VARIABLE)
+    client = http1.Client(url.removeprefix(SCHEME), headers={"Authorization": f"Bearer {key}"} if key else {})
     try:
-        models = await _models(client)
-        model = question.model or models[0]
-        if model not in models:
-            raise UnknownName("model on the server", model, models)
-        verb = "chat/completions" if question.messages else "completions"
+        question = replace(question, model=await model_of(client, question.model))
+        hearing.model = question.model
+        path = PATHS["chat" if question.messages else "completions"]
         hearing.sent()
-        async with client.request("POST", f"/{verb}", _body(question, model)) as response:
+        async with client.request("POST", path, _body(question), request_id=question.request_id) as response:
             if response.status != OK:
-                raise SendFailed("server_error", said_in(await response.body()))
-            if question.is_streaming:
-                async for data in http1.server_sent_events(response):
-                    if data != DONE:
-                        take(event_of(data), hearing)
-            else:
-                take(event_of(await response.body()), hearing)
+                raise failure_of(response.status, await response.body())
+            if not question.is_streaming:
+                take(await response.body(), hearing)
+                return
+            async for data in http1.server_sent_events(response):
+                if data and data != DONE:
+                    take(data, hearing)
+        if hearing.finish_reason is None:
+            raise SendFailed("stream_broken", "The stream ended before the answer did.")
     finally:
         await client.close()
 
 
-async def _models(client: http1.Client) -> list[str]:
-    status, document = await client.json("GET", "/models")
-    if status == UNAUTHORIZED:
-        raise MissingError("The server wants an API key.", hint=KEY_HINT)
-    listed = document.get("data") if isinstance(document, dict) else None
-    if status != OK or not listed:
-        raise SendFailed("bad_response", f"GET …/models is answered with {status} and no models.")
-    return [one["id"] for one in listed]
-
-
-def _body(question: Question, model: str) -> bytes:
-    body: dict[str, Any] = {"model": model, "max_tokens": question.max_tokens, **question.settings()}
+def _body(question: Question) -> bytes:
+    body: dict[str, Any] = {"model": question.model, "max_tokens": question.max_tokens, **question.settings()}
     body |= {"messages": list(question.messages)} if question.messages else {"prompt": question.prompt}
     body |= {"stop": list(question.stop)} if question.stop else {}
     if question.is_streaming:
@@ -61,20 +57,16 @@ def _body(question: Question, model: str) -> bytes:
     return json.dumps(body).encode()
 
 
-def take(event: Mapping[str, Any], hearing: Hearing) -> None:
-    """Read one event or a whole answer."""
+def take(data: bytes, hearing: Hearing) -> None:
+    """Read one event, or a whole answer."""
+    event: Mapping[str, Any] = document_of(data)
+    if "error" in event:
+        raise SendFailed("server_error", message_of(dict(event)))
     if usage := event.get("usage"):
         hearing.answer.input_tokens = usage.get("prompt_tokens")
-        hearing.answer.counts = [usage["completion_tokens"]] if "completion_tokens" in usage else []
+        hearing.answer.total = usage.get("completion_tokens")
     for choice in event.get("choices") or ():
         said = choice.get("delta") or choice.get("message") or choice
-        hearing.add(said.get("content") or said.get("text") or "")
+        if text := said.get("content") or said.get("text"):
+            hearing.add(text)
         hearing.finish_reason = choice.get("finish_reason") or hearing.finish_reason
-
-
-def said_in(raw: bytes) -> str:
-    """Return the sentence of an error in OpenAI's form."""
-    try:
-        return str(json.loads(raw)["error"]["message"])
-    except (ValueError, KeyError, TypeError):
-        return error_in(raw)

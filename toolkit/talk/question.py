@@ -27,7 +27,6 @@ class Question:
     top_k: int | None = None
     seed: int | None = None
     stop: tuple[str, ...] = ()
-    api_key: str = ""  # of an OpenAI endpoint
 
     def settings(self) -> dict[str, int | float]:
         """Return the sampling settings that were given, by OpenAI's names."""
@@ -56,6 +55,7 @@ class Hearing:
 
     def __init__(self, on_piece: OnPiece) -> None:
         self.answer = Answer()
+        self.model: str | None = None  # where the server chose it
         self.finish_reason: str | None = None
         self._on_piece = on_piece
         self._pieces: list[str] = []
@@ -67,7 +67,7 @@ class Hearing:
 
     def add(self, text: str, *, now: float | None = None, count: int | None = None) -> None:
         """Take one response."""
-        self.answer.add(time.perf_counter() if now is None else now, has_text=bool(text), count=count)
+        self.answer.add(time.perf_counter() if now is None else now, has_text=bool(text), count=count, chars=len(text))
         if text:
             self._pieces.append(text)
             self._on_piece(text)
@@ -85,7 +85,7 @@ class Hearing:
         has_gaps = first is not None and last is not None and later > 0
         return Reply(
             text=self.text,
-            model=question.model,
+            model=self.model or question.model,
             request_id=question.request_id,
             input_tokens=self.answer.input_tokens,
             output_tokens=tokens,
