@@ -107,6 +107,7 @@ def test_a_detached_server_is_served_shown_logged_and_stopped(home, port_options
         "restarts": 0,
         "last_failure": "",
         "is_supervised": True,
+        "container": "",
     }
 
     code, out, _ = trtk(home, "logs", "-n", "1")

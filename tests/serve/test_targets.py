@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from toolkit.errors import MissingError, UsageError
-from toolkit.serve import targets
-from toolkit.serve.targets import Target
-from toolkit.specs import EngineManifest, to_json
+from toolkit.serve import backend, targets
+from toolkit.serve.targets import Artefact, Target
+from toolkit.specs import EngineManifest, ServeSpec, to_json
 
 
 def built(folder, kind="openvino", *, models=("ensemble", "tensorrt_llm"), is_deferred=False, age_s=0):
@@ -21,7 +21,11 @@ def built(folder, kind="openvino", *, models=("ensemble", "tensorrt_llm"), is_de
         schema_version=1,
         kind=kind,
         name=folder.name,
-        plan={"gpu": {"title": "NVIDIA RTX A4500"}, "release": {"image": "nvcr.io/x:26.07"}},
+        plan={
+            "gpu": {"title": "NVIDIA RTX A4500", "name": "a4500", "sm": 86},
+            "release": {"image": "nvcr.io/x:26.07"},
+            "limits": {"tp": 2, "pp": 1},
+        },
         model={},
         files=(),
         durations_s={},
@@ -41,8 +45,21 @@ def _in_an_empty_folder(tmp_path, monkeypatch):
 def test_a_built_engine_is_its_repository_and_is_probed_at_the_ensemble(tmp_path):
     built(Path("engines/demo-int4"))
 
+    folder = tmp_path / "engines/demo-int4"
     assert targets.find(Path("engines/demo-int4")) == Target(
-        name="demo-int4", repository=tmp_path / "engines/demo-int4/model_repository", probe_model="ensemble"
+        name="demo-int4",
+        repository=folder / "model_repository",
+        probe_model="ensemble",
+        artefact=Artefact(
+            folder=folder,
+            kind="openvino",
+            gpu="NVIDIA RTX A4500",
+            gpu_name="a4500",
+            sm=86,
+            image="nvcr.io/x:26.07",
+            world_size=2,
+            loaded_bytes=0,
+        ),
     )
 
 
@@ -51,9 +68,9 @@ def test_without_a_name_the_newest_engine_is_served(tmp_path):
     built(Path("engines/new"))
     built(Path("engines/older"), age_s=90)
 
-    assert targets.find(None) == Target(
-        name="new", repository=tmp_path / "engines/new/model_repository", probe_model="ensemble", was_chosen=True
-    )
+    found = targets.find(None)
+
+    assert (found.name, found.repository, found.was_chosen) == ("new", tmp_path / "engines/new/model_repository", True)
 
 
 def test_a_bare_repository_without_an_ensemble_is_served_without_a_probe(tmp_path):
@@ -63,18 +80,22 @@ def test_a_bare_repository_without_an_ensemble_is_served_without_a_probe(tmp_pat
     assert targets.find(Path("mine")) == Target(name="mine", repository=tmp_path / "mine", probe_model="")
 
 
-def test_a_bundle_for_a_gpu_says_where_it_can_be_served():
+def test_the_embedded_server_refuses_a_gpus_engine_and_says_what_serves_it():
     built(Path("engines/a4500"), "trtllm", is_deferred=True)
+    found = targets.find(Path("engines/a4500"))
+    spec = ServeSpec(
+        name="x", repository=str(found.repository), backend="embedded", folder="engines/a4500", kind="trtllm"
+    )
 
     with pytest.raises(MissingError) as refused:
-        targets.find(Path("engines/a4500"))
+        backend.pick("embedded").check(spec)
 
     assert str(refused.value) == (
-        "engines/a4500 holds a bundle, whose engine start.py compiles on the target, for NVIDIA RTX A4500; "
+        "engines/a4500 holds a bundle, whose engine is compiled on the target, for NVIDIA RTX A4500; "
         "the embedded server runs on the CPU."
     )
     assert refused.value.hint == (
-        "Serve it on a machine with NVIDIA RTX A4500, in nvcr.io/x:26.07; here: trtk build demo --gpu cpu"
+        "Serve it on a machine with NVIDIA RTX A4500: --backend docker; here: trtk build demo --gpu cpu"
     )
 
 

@@ -50,7 +50,7 @@ def card(one: ServerStatus) -> str:
     """Return a server's lines."""
     end = one.endpoint
     if one.state == "dead":
-        why = f"\n  {one.last_failure}" if one.last_failure else ""
+        why = f"\n  {one.last_failure}" if one.last_failure else ""  # said by who gave it up
         return (
             f"{end.name}: dead (was pid {end.pid}, started {end.started_at}){why}\n"
             f"  log   {end.log_path}\n  `trtk stop {end.name}` cleans up after it."
@@ -58,13 +58,14 @@ def card(one: ServerStatus) -> str:
     models = ", ".join(one.models) or "-"
     why = f": {one.problem}" if one.problem else ""
     lines = [
-        f"{end.name}: {one.state}{why}, pid {end.pid}, up {duration(one.uptime_s)}",
+        f"{end.name}: {one.state}{why}" + (f", pid {end.pid}, up {duration(one.uptime_s)}" if one.uptime_s else ""),
         f"  HTTP {end.http_url}  gRPC {end.grpc_url}",
         *(f"  {also.name} {also.url}  {also.state}, pid {also.pid}" for also in one.companions),
         f"  models {models}",
+        *([f"  container {one.container}, {end.spec.container.image_digest}"] if one.container else []),
     ]
     if one.last_failure:
-        lines.append(f"  started again {one.restarts} times; last: {one.last_failure}")
+        lines.append(f"  started again {one.restarts} {'time' if one.restarts == 1 else 'times'}; {one.last_failure}")
     return "\n".join([*lines, f"  log {end.log_path}"])
 
 

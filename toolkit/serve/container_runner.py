@@ -33,7 +33,7 @@ def run(spec: ContainerSpec) -> int:
     try:
         with contextlib.closing(containers.connect()) as daemon:
             containers.remove_of(daemon, spec.job)
-            ended = containers.run(daemon, spec, on_line=say, on_note=note)
+            ended = containers.run(daemon, spec, on_line=say, on_note=lambda line: say(f"Note: {line}"))
     except TrtkError as error:
         note(str(error))
         return error.exit_code
@@ -51,7 +51,7 @@ def say(line: str) -> None:
 
 
 def note(sentence: str) -> None:
-    """Say something that is not the container's."""
+    """Say why it ended, beside what is in its log."""
     say(f"trtk: {sentence}")
 
 

@@ -102,7 +102,7 @@ def _problem(record: Record, found: tuple[CompanionStatus, ...]) -> str:
         return "it is being stopped"
     # Until the probe answers, its starter says so; when that is gone, Triton's own word counts.
     if not record.is_ready and processes.is_alive(record.owner):
-        return "it is still starting" if not record.failures else "it failed and is being started again"
+        return "it failed and is being started again" if record.failures else "it is still starting"
     if not record.is_alive:
         return f"its process (pid {record.endpoint.pid}) died"
     # 2.51 goes on calling itself ready when a stub is gone, and answers every request of that model with an error.

@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from toolkit import processes
 from toolkit.errors import ServerError, TrtkError
@@ -77,7 +78,7 @@ def _with_companions(record: Record, say: Say) -> Record:
             break
         how = processes.how_it_ended(one.pid, timeout_s=0.0)
         failure = f"The {one.name} of {record.endpoint.name!r} (pid {one.pid}) ended{how}."
-        record = _counted(record, failure, say)
+        record = _delayed(_counted(record, failure), failure, say)
         try:
             record = companions.start(record, companions.spec_of(record, one.name), restarts=one.restarts + 1)
         except StoppedMeanwhile:
@@ -93,9 +94,9 @@ def _restarted(record: Record, failure: str, say: Say) -> Record:
     """Start a server again, as often as it may."""
     while True:
         error = failing.explained(record.endpoint, failure)
-        record = records.change(record, is_ready=False)
+        record = _counted(record, failure, is_ready=False)
         stopping.clear(record)
-        record = _counted(record, str(error), say)
+        record = _delayed(record, str(error), say)
         try:
             record = starting.bring_up(record)
         except StoppedMeanwhile:
@@ -107,17 +108,20 @@ def _restarted(record: Record, failure: str, say: Say) -> Record:
             return record
 
 
-def _counted(record: Record, failure: str, say: Say) -> Record:
-    """Count a failure, say what follows from it, and wait; raises when there were too many in a row."""
-    limit, failures = record.endpoint.spec.max_restarts, record.failures + 1
-    first_line = failure.splitlines()[0]
-    record = records.change(record, failures=failures, last_failure=first_line)
+def _counted(record: Record, failure: str, **changes: Any) -> Record:
+    """Write a failure down before anything is done about it, so that status can tell."""
+    return records.change(record, failures=record.failures + 1, last_failure=failure, **changes)
+
+
+def _delayed(record: Record, failure: str, say: Say) -> Record:
+    """Say what follows from a failure and wait; raises when there were too many in a row."""
+    limit, failures = record.endpoint.spec.max_restarts, record.failures
     if failures > limit:
         stopping.clear(record)
         tried = f"\nIt was started again {limit} times in a row." if limit else ""
         raise ServerError(f"{failure}{tried}", hint=f"`trtk logs {record.endpoint.name}` shows its log.")
     wait_s = min(BACKOFF_S * 2 ** (failures - 1), BACKOFF_MAX_S)
-    say(f"{first_line} Starting it again in {wait_s:.0f} s ({failures} of {limit}).")
+    say(f"{failure.splitlines()[0]} Starting it again in {wait_s:.0f} s ({failures} of {limit}).")
     deadline = time.monotonic() + wait_s
     while time.monotonic() < deadline:
         if not records.is_current(record):
