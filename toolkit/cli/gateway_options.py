@@ -90,24 +90,33 @@ def config_of(spec: ServeSpec, target: Target, options: dict[str, Any]) -> Gatew
 
     host = options["openai_host"] or spec.host
     _need_keys(host, options)
-    front = _front_model(spec)
-    digest = _digest(spec)
+    models, digests = _models(spec, target)
     triton = _in_url(reached_at(spec.host))
     return GatewayConfig(
         host=host,
         port=options["openai_port"],
         triton_grpc=f"{triton}:{spec.grpc_port}",
         triton_http=f"http://{triton}:{spec.http_port}",
-        models={target.name: front},
+        models=models,
         created=int(time.time()),
-        digests={target.name: digest} if digest else {},
+        digests=digests,
         limits=Limits(
             running=options["max_requests"], waiting=options["max_queue"], request_s=options["request_timeout"]
         ),
         api_keys=str(_key_file(options["api_keys"])) if options["api_keys"] else None,
         audit=_audit(options),
         drain_s=spec.exit_timeout_s / 2,
+        pool=target.pool,
     )
+
+
+def _models(spec: ServeSpec, target: Target) -> tuple[dict[str, str], dict[str, str]]:
+    """Return what clients can name, as Triton calls it, and the hash of each one's manifest."""
+    if target.pool is not None:
+        pooled = target.pool["models"]
+        return {one["name"]: one["name"] for one in pooled}, {one["name"]: one["artefact"] for one in pooled}
+    digest = _digest(spec)
+    return {target.name: _front_model(spec)}, {target.name: digest} if digest else {}
 
 
 def _front_model(spec: ServeSpec) -> str:

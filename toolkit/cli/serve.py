@@ -12,6 +12,7 @@ import click
 
 from toolkit.cli import output
 from toolkit.cli.gateway_options import gateway_options, with_gateway, write_config
+from toolkit.cli.pool_options import planned, pool_options
 from toolkit.cli.serve_options import container_options, lifetime_options, listening_options, spec_of
 from toolkit.specs import Endpoint, ServeSpec, to_json
 
@@ -20,7 +21,7 @@ KEPT_LOG_BYTES = 4 << 20
 
 
 @click.command(epilog=output.examples("trtk serve", "trtk serve engines/demo-int4 --detach --http-port 9000"))
-@click.argument("engine", required=False, type=click.Path(path_type=Path))
+@click.argument("engines", nargs=-1, metavar="[ENGINE]...", type=click.Path(path_type=Path))
 @click.option("--name", help="What status, logs and stop call it; default: the folder's name.")
 @listening_options
 @click.option("--backend", default="auto", show_default=True, help="How Triton runs: auto, embedded or docker.")
@@ -29,21 +30,37 @@ KEPT_LOG_BYTES = 4 << 20
 @click.option("--print-log", is_flag=True, help="Print Triton's log on stderr as it grows, and keep no more of it.")
 @container_options
 @gateway_options
+@pool_options
 @click.option("--server-id", default="", hidden=True)  # of a server in a container, told by who watches that
 @click.option("--no-verify", is_flag=True, help="Do not compare the files with the manifest.")
 @click.option("--dry-run", is_flag=True, help="Say the command and start nothing.")
 @output.json_option
-def serve(engine: Path | None, as_json: bool, **options: Any) -> None:
+def serve(engines: tuple[Path, ...], as_json: bool, **options: Any) -> None:
     """Start Triton on what `build` made.
 
     ENGINE is a folder that `trtk build` made, or a model repository; without it, the newest folder in engines/. Files
     of a built folder must still have the hashes of its manifest.
+
+    Several, with --memory, share the device: each is loaded when it is asked for, and `trtk ps` shows them. NAME=ENGINE
+    gives one another name.
     """
     from toolkit.serve import targets
 
     with output.progress() as report:
-        target = targets.find(engine, is_verified=not options["no_verify"], progress=report)
-    spec = with_gateway(spec_of(target, options), target, options)
+        pool = planned(engines, options, report)
+        options["openai"] |= pool is not None
+        target = (
+            pool.target
+            if pool
+            else targets.find(next(iter(engines), None), is_verified=not options["no_verify"], progress=report)
+        )
+    if pool and options["dry_run"]:
+        pool.show(as_json=as_json)
+        return
+    if pool:
+        pool.write()
+    asked = spec_of(target, options)
+    spec = with_gateway(pool.server(asked) if pool else asked, target, options)
     if target.was_chosen:
         output.note(f"Serving the newest engine: {target.name}.")
     if options["dry_run"]:
@@ -60,7 +77,7 @@ def _serve(spec: ServeSpec, options: dict[str, Any], *, as_json: bool) -> None:
     is_detached = options["detach"]
     if note := pick(spec.backend).note:
         output.note(note)
-    if not spec.probe_model:
+    if not spec.probe_model and not spec.is_pool:
         output.note("No ensemble in this repository: it counts as ready without a one-token probe.")
     # `kill` and a closed terminal must end it like Ctrl-C does, except under nohup.
     for number in (signal.SIGTERM, signal.SIGHUP):
@@ -104,7 +121,9 @@ def _show(endpoint: Endpoint, *, as_json: bool) -> None:
         if companion.url:
             output.text(f"  {companion.name:<8} {companion.url}")
     output.text(f"  log      {endpoint.log_path}")
-    if model := endpoint.spec.probe_model:
+    if endpoint.spec.is_pool:
+        output.text(f"Its models are loaded on demand; `trtk ps {endpoint.name}` shows them.")
+    elif model := endpoint.spec.probe_model:
         body = '{"text_input": "The capital of France is", "max_tokens": 32}'
         output.text(f"Try: curl -s {endpoint.http_url}/v2/models/{model}/generate -d '{body}'")
     else:

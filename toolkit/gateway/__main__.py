@@ -10,6 +10,7 @@ from toolkit.errors import TrtkError
 from toolkit.gateway import config as configs
 from toolkit.gateway.config import GatewayConfig
 from toolkit.gateway.leases import Fixed, Leases
+from toolkit.gateway.pooled import Pooled
 
 
 def main() -> None:
@@ -37,7 +38,8 @@ async def _run(config: GatewayConfig) -> None:
     from toolkit.gateway.triton import Triton
 
     # A gRPC channel belongs to the loop that it was made in.
-    gateway = Gateway(config, leases_of(config), Triton(config.triton_grpc))
+    leases = leases_of(config)
+    gateway = Gateway(config, leases, Triton(config.triton_grpc))
     settings = uvicorn.Config(
         app.made(gateway),
         host=config.host,
@@ -54,10 +56,14 @@ async def _run(config: GatewayConfig) -> None:
     gc.collect()
     gc.freeze()  # what is there now stays: no collection needs to look at it
     await uvicorn.Server(settings).serve()
+    if isinstance(leases, Pooled):
+        await leases.close()
 
 
-def leases_of(config: GatewayConfig) -> Leases:
+def leases_of(config: GatewayConfig) -> Leases | Pooled:
     """Return what lends models: a pool where there is one, else those that are loaded for good."""
+    if config.pool is not None:
+        return Pooled(config.pool, config.triton_grpc)
     return Fixed(config.models, created=config.created)
 
 

@@ -144,7 +144,7 @@ class Loader:
         told = entry.fail_waiting(NotHad(sentence, retry_after_s=pause_s))
         await self._note("load_failed", entry, why=sentence, told=told, retry_s=pause_s)
 
-    def _figures(self, entry: Entry) -> dict[str, int | str]:
+    def _figures(self, entry: Entry) -> dict[str, object]:
         model = entry.model
         return {
             "artefact": model.artefact,

@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from toolkit.pool import decisions, journal, measuring, snapshot
+from toolkit.pool import decisions, ledger, measuring, snapshot
 from toolkit.pool.config import PoolConfig
 from toolkit.pool.control import Away, Control, ControlError
 from toolkit.pool.decisions import BROKEN, FAILED, HOLDS_MEMORY, LOADING, READY, UNLOADED, Load, Refuse, Unload, Wait
@@ -30,15 +30,9 @@ class Pool:
     def __init__(self, config: PoolConfig, control: Control, *, measure: Measure = measuring.by_model) -> None:
         self.config = config
         self._control, self._measure = control, measure
-        path = Path(config.journal)
-        seen = journal.measured(path)
-        self._journal = Journal(path)
+        self._entries = ledger.entries(config)
+        self._journal = Journal(Path(config.journal))
         self._loader = Loader(config, control, self._journal, measure)
-        self._entries = {model.name: Entry(model=model) for model in config.models}
-        for entry in self._entries.values():
-            figures = seen.get((entry.model.artefact, entry.model.kv_tokens), {})
-            entry.load_s, entry.peak_bytes = figures.get("load_s", 0.0), figures.get("peak_bytes", 0)
-            entry.is_known_at_work = figures.get("is_known_at_work", False)
         self._floor = 0.0
         self._changed = asyncio.Event()
         self._is_known = False  # what Triton holds was asked since it was started

@@ -32,7 +32,7 @@ def start(
     backend = backends.pick(spec.backend)
     spec = dataclasses.replace(spec, backend=backend.name, repository=str(Path(spec.repository).absolute()))
     check(spec)
-    _need_free_name(spec, records.read(spec.name))
+    need_free_name(spec.name)
     ports.check(spec)
     spec = backend.prepare(spec, on_progress)
     record = _claim(spec, is_attached=is_attached, server_id=server_id or uuid.uuid4().hex)
@@ -105,7 +105,7 @@ def _claim(spec: ServeSpec, *, is_attached: bool, server_id: str) -> Record:
     """Take the name; clean up after a dead server that has it."""
     with records.locked():
         found = records.read(spec.name)
-        _need_free_name(spec, found)
+        _need_not_held(found)
         record = _new_record(spec, is_attached=is_attached, server_id=server_id)
         records.write(record)
         _empty(Path(record.endpoint.log_path))
@@ -120,12 +120,17 @@ def _empty(log: Path) -> None:
     os.truncate(log, 0)
 
 
-def _need_free_name(spec: ServeSpec, found: Record | None) -> None:
+def need_free_name(name: str) -> None:
+    """Raise where a server of this name runs or is being started."""
+    _need_not_held(records.read(name))
+
+
+def _need_not_held(found: Record | None) -> None:
     if found is not None and found.is_held:
         raise MissingError(
             f"A server named {found.endpoint.name!r} is already running at {found.endpoint.http_url} "
             f"(pid {found.endpoint.pid}).",
-            hint=f"Use it, or `trtk stop {spec.name}`, or give this one another --name and other ports.",
+            hint=f"Use it, or `trtk stop {found.endpoint.name}`, or give this one another --name and other ports.",
         )
 
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from toolkit import specs
 from toolkit.errors import UsageError
@@ -55,6 +57,7 @@ class Target:
     probe_model: str  # empty: nothing in it takes text and makes tokens
     was_chosen: bool = False  # True: the newest engine, because none was named
     artefact: Artefact | None = None
+    pool: Mapping[str, Any] | None = None  # toolkit.pool's own settings, where several models share the server
 
 
 def find(engine: Path | None, *, is_verified: bool = True, progress: Progress = no_progress) -> Target:
