@@ -1,5 +1,6 @@
 """The LLM API's repository: golden files, Triton's own schema, and the engine flow's contract tensor for tensor."""
 
+import dataclasses
 import os
 from pathlib import Path
 
@@ -9,6 +10,7 @@ from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2
 
 from toolkit import releases, repository
+from toolkit.errors import PlanInfeasible, UnknownName
 from toolkit.specs import RepositorySpec
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "llmapi"
@@ -50,9 +52,27 @@ def test_the_config_and_the_yaml_equal_the_golden_files():
 
 
 def test_a_rendered_repository_has_no_problems(tmp_path):
+    around = repository.Surroundings(api=releases.llm_api_of(releases.get("26.07")))
     repository.write(repository.render(SPEC), tmp_path / "repository")
 
-    assert repository.check(tmp_path / "repository") == []
+    missing = f"ensemble: model is ../checkpoint ({tmp_path}/repository/../checkpoint here), which is not there."
+    assert repository.check(tmp_path / "repository", around) == [missing]
+    (tmp_path / "checkpoint").mkdir()
+    assert repository.check(tmp_path / "repository", around) == []
+
+
+def test_a_model_by_another_name_says_so_in_its_configuration_and_its_folder():
+    files = repository.render(dataclasses.replace(SPEC, model_name="tensorrt_llm"))
+
+    assert {path.split("/")[0] for path in files} == {"tensorrt_llm"}
+    assert config_of(dataclasses.replace(SPEC, model_name="tensorrt_llm"), "tensorrt_llm").name == "tensorrt_llm"
+
+
+def test_several_instances_are_refused_with_the_way_to_have_them():
+    with pytest.raises(PlanInfeasible, match="would load the model 2 times"):
+        repository.render(dataclasses.replace(SPEC, instances={"ensemble": 2}))
+    with pytest.raises(UnknownName, match="no model of this repository with instances named 'tensorrt_llm'"):
+        repository.render(dataclasses.replace(SPEC, instances={"tensorrt_llm": 2}))
 
 
 def test_the_yaml_says_the_same_values_and_only_keys_that_the_release_has():

@@ -26,6 +26,8 @@ SPEC = RepositorySpec(
     max_num_tokens=2048,
     kv_cache_bytes=1 << 30,
 )
+#: The CPU engine's is looked for where the repository lies.
+OWN_ENGINE = {"openvino": {"engine_dir": "../made"}}
 SPECS = {
     "openvino": SPEC,
     "tensorrtllm": dataclasses.replace(
@@ -79,9 +81,15 @@ def test_the_example_in_model_repository_is_the_whole_rendering():
 
 @pytest.mark.parametrize("backend", SPECS)
 def test_a_rendered_repository_has_no_problems(backend, tmp_path):
-    repository.write(repository.render(SPECS[backend]), tmp_path / "repository")
+    spec = dataclasses.replace(SPECS[backend], tokenizer_dir="../made", **OWN_ENGINE.get(backend, {}))
+    (tmp_path / "made").mkdir()
+    for name in ("tokenizer.json", "openvino_model.xml"):
+        (tmp_path / "made" / name).write_text("")
+    repository.write(repository.render(spec), tmp_path / "repository")
 
     assert repository.check(tmp_path / "repository") == []
+    (tmp_path / "made" / "tokenizer.json").unlink()
+    assert {problem.split(":")[0] for problem in repository.check(tmp_path / "repository")} >= {"preprocessing"}
 
 
 @pytest.mark.parametrize("backend", SPECS)
