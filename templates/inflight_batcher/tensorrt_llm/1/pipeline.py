@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 import numpy as np
+from grammar import structure_of
 from row import Row
-
-#: What `json` means to TensorRT-LLM: an object or an array.
-ANY_JSON = json.dumps({"anyOf": [{"type": "object"}, {"type": "array"}]})
-#: guided_decoding_guide_type → attribute of StructuredOutputConfig.
-GUIDES = {"json": "json_schema", "json_schema": "json_schema", "regex": "regex", "ebnf_grammar": "grammar"}
 
 
 def begun(pipeline: Any, number: int, row: Row, *, banned: set[int]) -> Any:
@@ -42,17 +37,8 @@ def config_of(row: Row, banned: set[int]) -> Any:
     if asked.has_log_probs:
         config.logprobs = 1
     if asked.guide:
-        config.structured_output_config = guided(*asked.guide)
+        config.structured_output_config = structure_of(*asked.guide)
     return config
-
-
-def guided(kind: str, guide: str) -> Any:
-    """Return what the text must follow."""
-    import openvino_genai
-
-    structure = openvino_genai.StructuredOutputConfig()
-    setattr(structure, GUIDES[kind], ANY_JSON if kind == "json" else guide)
-    return structure
 
 
 def warm_up(pipeline: Any) -> float:
