@@ -58,10 +58,10 @@ def check(profile: LoadProfile) -> None:
             "A load test stops after a number of requests or after a duration.", hint="Give one of the two."
         )
     registry.pick(known_arrivals(), profile.arrival, kind="load shape")
-    if (profile.arrival == "closed") == bool(profile.stages):
+    if (profile.arrival in {"constant", "poisson", "gamma"}) != bool(profile.stages):
         raise UsageError(
             f"The load shape {profile.arrival} and {len(profile.stages)} rates do not go together.",
-            hint="An open loop has a rate, a closed loop has none.",
+            hint="An open loop has a rate, a closed loop and a trace have none.",
         )
     if not _is_address(profile.url):
         raise UsageError(f"{profile.url!r} is not a URL.", hint="Write --url grpc://localhost:8001.")

@@ -13,6 +13,13 @@ class SendFailed(Exception):
         self.kind = kind
 
 
+class ClientLeft(SendFailed):
+    """The client went away on purpose, in the middle of the answer."""
+
+    def __init__(self) -> None:
+        super().__init__("left", "The client went away, as it was meant to.")
+
+
 class Answer:
     """Times are readings of the client's monotonic clock."""
 
@@ -26,12 +33,14 @@ class Answer:
         "first",
         "input_tokens",
         "last",
+        "leaves_after",
         "sent",
         "total",
         "total_at_first_text",
     )
 
-    def __init__(self) -> None:
+    def __init__(self, *, leaves_after: int = 0) -> None:
+        self.leaves_after = leaves_after  # chunks; 0: the client stays
         self.sent: float | None = None
         self.first: float | None = None
         self.last: float | None = None
@@ -57,6 +66,8 @@ class Answer:
                 self.counts_at_first_text = len(self.counts)
                 self.chars_at_first_text = chars
                 self.total_at_first_text = self.total
+            if self.chunks == self.leaves_after:
+                raise ClientLeft
 
     def tokens(self, asked: int) -> tuple[int, int, str]:
         """Return (output tokens, tokens up to and in the first text, where the number comes from)."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import datetime
-import itertools
 import math
 import signal
 import statistics
@@ -15,16 +14,14 @@ from collections.abc import Coroutine, Iterator
 from dataclasses import replace
 from typing import Any
 
-from toolkit.bench import prompts
-from toolkit.bench.answer import Answer, SendFailed
+from toolkit.bench import workload
+from toolkit.bench.answer import Answer, ClientLeft, SendFailed
 from toolkit.bench.runs import Run, Snapshot, Watch, unwatched
 from toolkit.bench.session import Arrival, Ask, Session
 from toolkit.errors import ServerError
 from toolkit.specs import LoadProfile, Progress, RequestRecord, no_progress
 
 SNAPSHOT_EVERY_S = 0.25
-#: Prompts of so many tokens in all are made before the clock starts: making them later delays what is in flight.
-TOKENS_AHEAD = 400_000
 RECENT_REQUESTS = 200
 #: A server that fails so many requests in a row, or three for every slot, is not worth more of them.
 FAILURES_IN_A_ROW = 20
@@ -52,7 +49,7 @@ class Load:
         self._all_ended = asyncio.Event()
         self._bug: BaseException | None = None
         self._room = asyncio.Semaphore(profile.concurrency) if profile.is_capped else None
-        self._prompts = _prompts_ahead(profile)
+        self._wishes = workload.wishes(profile)
         self._busy_s = 0.0
         self._busy_since = 0.0
 
@@ -68,7 +65,7 @@ class Load:
     async def run(self) -> float:
         """Run every slot to its end; return how long it took."""
         self._start = time.perf_counter()
-        if self.profile.stages:
+        if self.profile.is_open:
             self._begin(self._open_loop())
         else:
             for number in range(self.profile.concurrency):
@@ -136,15 +133,18 @@ class Load:
     def _next_ask(self) -> Ask:
         profile, index = self.profile, self._sent
         self._sent += 1
+        wish = next(self._wishes)
         return Ask(
             request_id=f"{profile.seed}-{index}",
-            prompt=next(self._prompts),
-            max_tokens=profile.osl,
+            prompt=wish.prompt,
+            max_tokens=wish.max_tokens,
             seed=profile.seed + index,
+            input_tokens=wish.input_tokens,
+            leaves_after=wish.leaves_after,
         )
 
     async def _one(self, ask: Ask, scheduled: float, *, held_s: float = 0.0) -> RequestRecord:
-        answer, outcome, failure = Answer(), "ok", None
+        answer, outcome, failure = Answer(leaves_after=ask.leaves_after), "ok", None
         self._count(answer, is_start=True)
         try:
             await asyncio.wait_for(self._session.send(ask, answer), self.profile.timeout_s)
@@ -152,6 +152,8 @@ class Load:
                 failure = SendFailed("bad_response", "The answer is empty.")
         except asyncio.TimeoutError:
             failure = SendFailed("timeout", f"No whole answer within {self.profile.timeout_s:g} s.")
+        except ClientLeft:
+            outcome = "cancelled"
         except SendFailed as error:
             failure = error
         except asyncio.CancelledError:
@@ -204,13 +206,14 @@ class Load:
             first_token_s=since_start(answer.first),
             last_token_s=since_start(answer.last),
             end_s=self.now() if end is None or failure else end,
-            input_tokens=self.profile.isl if answer.input_tokens is None else answer.input_tokens,
+            input_tokens=ask.input_tokens if answer.input_tokens is None else answer.input_tokens,
             output_tokens=output_tokens,
             first_chunk_tokens=first_tokens,
             chunks=answer.chunks,
             outcome="failed" if failure else outcome,
             error=failure.kind if failure else None,
             message=str(failure) if failure else None,
+            asked_tokens=ask.max_tokens,
             held_s=held_s,
             token_count_source=source,
         )
@@ -237,18 +240,6 @@ class Load:
         )
 
 
-def _prompts_ahead(profile: LoadProfile) -> Iterator[str]:
-    if profile.prompts:
-        return itertools.cycle(profile.prompts)
-    wanted = profile.requests or math.ceil(_expected(profile))
-    count = min(wanted, max(TOKENS_AHEAD // profile.isl, profile.concurrency))
-
-    def made(index: int) -> str:
-        return prompts.made(seed=profile.seed, index=index, tokens=profile.isl)
-
-    return itertools.chain([made(index) for index in range(count)], map(made, itertools.count(count)))
-
-
 def warm_up_of(profile: LoadProfile) -> LoadProfile:
     """Return the closed loop that goes before: as many requests as asked for, of other prompts."""
     return replace(
@@ -260,15 +251,9 @@ def warm_up_of(profile: LoadProfile) -> LoadProfile:
         stages=(),
         is_capped=False,
         ramp_s=0.0,
+        cancel_share=0.0,
         concurrency=min(profile.concurrency, profile.warmup_requests),
     )
-
-
-def _expected(profile: LoadProfile) -> float:
-    """Return how many requests a run of some length will send, about."""
-    length_s = profile.duration_s or 0.0
-    rates = [(stage.start_rps + stage.end_rps) / 2 * (stage.duration_s or length_s) for stage in profile.stages]
-    return sum(rates) if rates else profile.concurrency * 64
 
 
 async def measured(

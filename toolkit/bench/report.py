@@ -54,9 +54,36 @@ def html(report: BenchReport) -> str:
 def load_said(profile: dict[str, Any]) -> str:
     """Return the load in a line."""
     amount = f"{profile['duration_s']:g} s" if profile["requests"] is None else f"{profile['requests']} requests"
-    prompts = f"{profile['prompts']} given prompts" if profile["prompts"] else f"about {profile['isl']} tokens in"
     way = "streaming" if profile["is_streaming"] else "not streaming"
-    return f"{amount}, {profile['concurrency']} in flight, {prompts}, {profile['osl']} tokens out, {way}"
+    return ", ".join([amount, _shape_said(profile), *_contents_said(profile), way])
+
+
+def _shape_said(profile: dict[str, Any]) -> str:
+    cap = f", at most {profile['concurrency']} in flight" if profile["is_capped"] else ""
+    if profile["arrival"] == "trace":
+        return f"the times of a trace{cap}"
+    if not profile["stages"]:
+        return f"{profile['concurrency']} in flight"
+    rates = [
+        f"{stage['start_rps']:g}"
+        if stage["start_rps"] == stage["end_rps"]
+        else f"{stage['start_rps']:g} to {stage['end_rps']:g}"
+        for stage in profile["stages"]
+    ]
+    return f"{', then '.join(rates)} requests/s ({profile['arrival']}){cap}"
+
+
+def _contents_said(profile: dict[str, Any]) -> list[str]:
+    if profile["trace"]:
+        return [f"the lengths of {profile['trace']} requests of a trace"]
+    given = f"{profile['prompts']} given prompts" if profile["prompts"] else ""
+    said = [
+        given or f"{profile['isl_lengths'] or 'about ' + str(profile['isl'])} tokens in",
+        f"{profile['osl_lengths'] or profile['osl']} tokens out",
+    ]
+    said += [f"{profile['shared_prefix']:.0%} of the input shared"] if profile["shared_prefix"] else []
+    said += [f"{profile['cancel_share']:.0%} cancelled"] if profile["cancel_share"] else []
+    return said
 
 
 def _headline(document: Any, key: str, label: str, digits: int) -> tuple[str, str]:

@@ -18,6 +18,8 @@ class Ask:
     prompt: str
     max_tokens: int
     seed: int
+    input_tokens: int = 0  # asked for
+    leaves_after: int = 0  # chunks, after which the client goes away; 0: it stays
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -54,7 +54,7 @@ def summarise(run: Run, environment: Mapping[str, Any]) -> BenchReport:
 
 def _profile(run: Run) -> dict[str, Any]:
     # Prompts given by the user may be many and private: their number says enough.
-    return {**to_json(run.profile), "prompts": len(run.profile.prompts)}
+    return {**to_json(run.profile), "prompts": len(run.profile.prompts), "trace": len(run.profile.trace)}
 
 
 def _outcomes(records: Sequence[RequestRecord]) -> dict[str, int]:

@@ -39,7 +39,7 @@ def invalid_because(run: Run, lag: Mapping[str, float | None]) -> list[str]:
 
 def achieved_share(run: Run) -> float | None:
     """Return the rate at which requests left over the rate at which they were due; None without an open loop."""
-    if not run.profile.stages or run.profile.is_capped or len(run.records) < 2:
+    if not run.profile.is_open or run.profile.is_capped or len(run.records) < 2:
         return None
     due = [record.scheduled_s for record in run.records]
     sent = [record.sent_s for record in run.records]
@@ -60,13 +60,15 @@ def doubts(run: Run, document: Mapping[str, Any]) -> list[str]:
 
 
 def _early_ends(run: Run) -> str | None:
-    counts = [record.output_tokens for record in run.records if record.outcome == "ok"]
-    other = [count for count in counts if count != run.profile.osl]
+    ended = [record for record in run.records if record.outcome == "ok"]
+    other = [record for record in ended if record.output_tokens != (record.asked_tokens or run.profile.osl)]
     if not (run.profile.is_eos_ignored and other):
         return None
-    mean = sum(counts) / len(counts)
+    asked = sum(record.asked_tokens or run.profile.osl for record in ended) / len(ended)
+    mean = sum(record.output_tokens for record in ended) / len(ended)
     return (
-        f"{len(other)} of {len(counts)} answers are not {run.profile.osl} tokens long as asked; the mean is {mean:.1f}."
+        f"{len(other)} of {len(ended)} answers are not as long as asked: the mean is {mean:.1f} tokens where "
+        f"{asked:g} were asked for."
     )
 
 

@@ -16,7 +16,7 @@ from toolkit.cli import output, reaching
 
 if TYPE_CHECKING:
     from toolkit.bench import Run, Snapshot
-    from toolkit.specs import BenchReport, LoadProfile
+    from toolkit.specs import BenchReport, LoadProfile, TraceRow
 
 PLAIN_LINE_EVERY_S = 5.0
 DEFAULT_REQUESTS_PER_SLOT = 10
@@ -58,8 +58,18 @@ LATENCIES = (
 )
 @click.option("--requests", type=click.IntRange(1), help="Stop after so many; default: ten for each in flight.")
 @click.option("--duration", type=click.FloatRange(0, min_open=True), help="Send for so many seconds instead.")
-@click.option("--isl", type=click.IntRange(1), default=128, show_default=True, help="Input tokens, about.")
-@click.option("--osl", type=click.IntRange(1), default=64, show_default=True, help="Output tokens.")
+@click.option(
+    "--isl", default="128", show_default=True, help="Input tokens, about: 128, normal:512,128, lognormal:512,0.6, …"
+)
+@click.option("--osl", default="64", show_default=True, help="Output tokens; also uniform:64,512 or file:LENGTHS.")
+@click.option("--shared-prefix", type=click.FloatRange(0, 1), default=0.0, help="Share of the input that is alike.")
+@click.option("--cancel-share", type=click.FloatRange(0, 1), default=0.0, help="Share whose clients leave midway.")
+@click.option(
+    "--trace",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Replay: Mooncake, Azure, BurstGPT, ShareGPT or requests.jsonl.",
+)
+@click.option("--trace-speed", type=click.FloatRange(0, min_open=True), default=1.0, help="2: in half the time.")
 @click.option("--warmup", type=click.IntRange(0), help="Requests before measuring; default: one for each in flight.")
 @click.option(
     "--prompts", type=click.Path(dir_okay=False, path_type=Path), help='One a line, or {"prompt": ...} a line.'
@@ -93,7 +103,7 @@ def bench(ctx: click.Context, /, as_json: bool, folder: Path | None, **options: 
 
 def profile_from(options: Mapping[str, Any]) -> LoadProfile:
     """Turn the options into a profile; refuse what cannot be meant before anything is sent."""
-    from toolkit.bench import price, prompts, slo
+    from toolkit.bench import price, prompts, slo, traces
     from toolkit.errors import UsageError
     from toolkit.specs import LoadProfile
 
@@ -103,10 +113,11 @@ def profile_from(options: Mapping[str, Any]) -> LoadProfile:
         slo.parse(text)
     if options["price"]:
         price.parse(options["price"])
-    shape = shape_from(options)
+    trace = traces.read(options["trace"], speed=options["trace_speed"]) if options["trace"] else ()
+    shape = shape_from(options, trace)
     concurrency, requests = shape["concurrency"], options["requests"]
     if not requests and not options["duration"]:
-        requests = DEFAULT_REQUESTS_PER_SLOT * concurrency
+        requests = len(trace) or DEFAULT_REQUESTS_PER_SLOT * concurrency
     url = options["url"] or reaching.triton_url(reaching.ready_server())
     return LoadProfile(
         **shape,
@@ -115,8 +126,10 @@ def profile_from(options: Mapping[str, Any]) -> LoadProfile:
         endpoint=options["endpoint"],
         requests=requests,
         duration_s=options["duration"],
-        isl=options["isl"],
-        osl=options["osl"],
+        **lengths_from(options),
+        shared_prefix=options["shared_prefix"],
+        cancel_share=options["cancel_share"],
+        trace=trace,
         is_streaming=not options["no_stream"],
         is_eos_ignored=not options["keep_eos"],
         warmup_requests=concurrency if options["warmup"] is None else options["warmup"],
@@ -128,12 +141,27 @@ def profile_from(options: Mapping[str, Any]) -> LoadProfile:
     )
 
 
-def shape_from(options: Mapping[str, Any]) -> dict[str, Any]:
+def lengths_from(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what the options say about lengths: the fields of a profile that do."""
+    from toolkit.bench import lengths
+
+    fields: dict[str, Any] = {}
+    for name in ("isl", "osl"):
+        found = lengths.parse(options[name])
+        fields[name] = max(1, round(found.mean))
+        if not found.is_fixed:
+            fields[f"{name}_lengths"] = options[name]
+    return fields
+
+
+def shape_from(options: Mapping[str, Any], trace: tuple[TraceRow, ...]) -> dict[str, Any]:
     """Return what the options say about when requests are sent: the fields of a profile that do."""
     from toolkit.bench import pacing
     from toolkit.errors import UsageError
 
     concurrency = options["concurrency"] or DEFAULT_CONCURRENCY
+    if trace and trace[0].due_s is not None and not options["rate"]:
+        return {"arrival": "trace", "concurrency": concurrency, "is_capped": options["concurrency"] is not None}
     if not options["rate"]:
         if options["arrival"] or options["burstiness"]:
             raise UsageError("--arrival and --burstiness belong to an open loop.", hint="Add --rate REQUESTS_A_SECOND.")
@@ -158,6 +186,7 @@ def default_folder(profile: LoadProfile) -> Path:
 
     now = datetime.datetime.now().astimezone()
     load = f"r{profile.stages[0].start_rps:g}" if profile.stages else f"c{profile.concurrency}"
+    load = "trace" if profile.arrival == "trace" else load
     return workspace.reports_dir() / f"{workspace.slug(profile.model or 'openai')}-{load}-{now:%Y%m%d-%H%M%S}"
 
 

@@ -14,7 +14,7 @@ from toolkit.specs.builder_facts import LISTS, SWITCH, BuildFlag, BuildTool, Llm
 from toolkit.specs.catalogue import CPU_SM, MIXED_PRECISION, STAYS_16_BIT, GpuSpec, QuantRecipe, Release
 from toolkit.specs.evaluation import Evaluation, LayerError, QualityGate, gates_of
 from toolkit.specs.json_values import from_json, to_json
-from toolkit.specs.load import BenchReport, LoadProfile, RequestRecord, Stage
+from toolkit.specs.load import BenchReport, LoadProfile, RequestRecord, Stage, TraceRow
 from toolkit.specs.model import ModelSource, ModelSpec, MoeSpec
 from toolkit.specs.planning import (
     CALIBRATED,
@@ -103,6 +103,7 @@ __all__ = [
     "Speculation",
     "SpeedConstants",
     "Stage",
+    "TraceRow",
     "Workload",
     "from_json",
     "gates_of",

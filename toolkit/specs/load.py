@@ -17,6 +17,17 @@ class Stage:
 
 
 @dataclass(frozen=True, kw_only=True)
+class TraceRow:
+    """One request of a trace."""
+
+    due_s: float | None  # from the trace's beginning; None: it has no times
+    input_tokens: int
+    output_tokens: int
+    prompt: str = ""
+    blocks: tuple[int, ...] = ()  # names of the prompt's blocks: the same name is the same text
+
+
+@dataclass(frozen=True, kw_only=True)
 class LoadProfile:
     """A load test, fully said: the same profile and seed send the same requests."""
 
@@ -28,19 +39,29 @@ class LoadProfile:
     duration_s: float | None = None
     isl: int = 128  # input tokens asked for
     osl: int = 64  # output tokens asked for
+    isl_lengths: str = ""  # a distribution in place of isl: normal:512,128
+    osl_lengths: str = ""
+    shared_prefix: float = 0.0  # share of the input tokens with which every prompt begins alike
+    cancel_share: float = 0.0  # of the requests: their clients go away in the middle of the answer
+    trace: tuple[TraceRow, ...] = ()  # what is replayed
     is_streaming: bool = True
     is_eos_ignored: bool = True  # generate exactly osl tokens where the server can
     warmup_requests: int = 0
     prompts: tuple[str, ...] = ()  # empty: made from the seed
     timeout_s: float = 120.0
     seed: int = 0
-    arrival: str = "closed"  # the load shape: closed, constant, poisson, gamma
+    arrival: str = "closed"  # the load shape: closed, constant, poisson, gamma, trace
     stages: tuple[Stage, ...] = ()  # open loop: how fast requests come
     burstiness: float = 1.0  # gamma: the coefficient of variation of the gaps; 1 is Poisson
     is_capped: bool = False  # open loop: a request that would be one too many waits, and its clock runs
     ramp_s: float = 0.0  # closed loop: the slots begin evenly over so many seconds
     slos: tuple[str, ...] = ()  # ttft=500ms@p95
     price: str | None = None  # 0.35EUR/h
+
+    @property
+    def is_open(self) -> bool:
+        """Whether requests come by the clock, and not when another has ended."""
+        return self.arrival != "closed"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,6 +81,7 @@ class RequestRecord:
     outcome: str  # ok, failed, cancelled
     error: str | None = None  # kind, for the count by kind
     message: str | None = None  # what the server or the network said
+    asked_tokens: int = 0  # output tokens that were asked for
     held_s: float = 0.0  # a capped open loop: how long it waited for room, after it was due
     token_count_source: str = "server"  # where output_tokens comes from: server, chunks, tokenizer
 

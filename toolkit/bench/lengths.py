@@ -1,0 +1,92 @@
+"""How long prompts and answers are: always the same, or drawn from a distribution."""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from toolkit.errors import UsageError
+
+FORMS = "128, uniform:64,512, normal:512,128 (mean, deviation), lognormal:512,0.6 (median, sigma) or file:LENGTHS"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Lengths:
+    """A distribution of numbers of tokens; what is drawn is a whole number of at least one."""
+
+    kind: str  # fixed, uniform, normal, lognormal, file
+    values: tuple[float, ...]  # the distribution's numbers; of a file, the lengths in it
+
+    def draw(self, dice: random.Random) -> int:
+        """Return one length."""
+        return max(1, round(DRAWS[self.kind](dice, self.values)))
+
+    @property
+    def mean(self) -> float:
+        """Return the mean, before rounding and the bound of one."""
+        return MEANS[self.kind](self.values)
+
+    @property
+    def is_fixed(self) -> bool:
+        """Whether every length is the same."""
+        return self.kind == "fixed"
+
+
+Values = tuple[float, ...]
+DRAWS: Mapping[str, Callable[[random.Random, Values], float]] = {
+    "fixed": lambda _, values: values[0],
+    "uniform": lambda dice, values: dice.uniform(values[0], values[1]),
+    "normal": lambda dice, values: dice.gauss(values[0], values[1]),
+    "lognormal": lambda dice, values: dice.lognormvariate(math.log(values[0]), values[1]),
+    "file": lambda dice, values: dice.choice(values),
+}
+MEANS: Mapping[str, Callable[[Values], float]] = {
+    "fixed": lambda values: values[0],
+    "uniform": lambda values: (values[0] + values[1]) / 2,
+    "normal": lambda values: values[0],
+    "lognormal": lambda values: values[0] * math.exp(values[1] ** 2 / 2),
+    "file": lambda values: sum(values) / len(values),
+}
+
+
+def parse(text: str) -> Lengths:
+    """Read a length or a distribution of lengths.
+
+    >>> parse("lognormal:512,0.6").values
+    (512.0, 0.6)
+    """
+    kind, _, rest = text.strip().partition(":") if ":" in text else ("fixed", "", text)
+    if kind == "file":
+        return Lengths(kind=kind, values=_listed(Path(rest)))
+    try:
+        values = tuple(float(part) for part in rest.split(","))
+    except ValueError:
+        values = ()
+    wanted = 1 if kind == "fixed" else 2
+    is_right = (
+        kind in DRAWS and len(values) == wanted and all(map(math.isfinite, values)) and _is_possible(kind, values)
+    )
+    if not is_right:
+        raise UsageError(f"{text!r} is no length in tokens.", hint=f"Write {FORMS}.")
+    return Lengths(kind=kind, values=values)
+
+
+def _is_possible(kind: str, values: Values) -> bool:
+    if kind == "fixed":
+        return values[0] >= 1 and values[0].is_integer()
+    return values[0] >= 1 and (values[1] >= values[0] if kind == "uniform" else values[1] >= 0)
+
+
+def _listed(path: Path) -> Values:
+    try:
+        values = tuple(int(line) for line in path.read_text(encoding="utf-8").split())
+    except (OSError, ValueError) as error:
+        raise UsageError(
+            f"The lengths in {path} cannot be read: {error}.", hint="Write one number of tokens a line."
+        ) from error
+    if not values or min(values) < 1:
+        raise UsageError(f"{path} has no lengths of 1 or more.", hint="Write one number of tokens a line.")
+    return tuple(map(float, values))
