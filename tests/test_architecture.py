@@ -37,7 +37,7 @@ ROOMS_ALLOWED = {
     "evaluate": FLOOR | {"files", "models", "quant", "weights", "checkpoint", "forward"},
     "engine": FLOOR
     | {"files", "hashes", "verifying", "registry", "containers", "processes", "templating", "rope", "workspace"},
-    "serve": FLOOR | {"files", "hashes", "verifying", "registry", "containers", "processes", "workspace"},
+    "serve": FLOOR | {"files", "hashes", "verifying", "registry", "containers", "processes", "templating", "workspace"},
     "pool": FLOOR | {"files", "processes"},
     "gateway": FLOOR | {"files", "pool"},
     "bench": FLOOR | {"files", "registry", "templating"},
@@ -66,7 +66,7 @@ DOORS = {
     "hpack": {"bench"},
     "matplotlib": {"bench"},
     "tritonclient": {"bench", "repository", "pool", "gateway"},
-    "yaml": {"repository", "pool"},
+    "yaml": {"repository", "pool", "serve"},
     "transformers": {"engine"},
     "gguf": {"models"},
     "pyarrow": {"forward"},

@@ -13,6 +13,7 @@ import click
 from toolkit.cli import output
 from toolkit.cli.gateway_options import gateway_options, with_gateway, write_config
 from toolkit.cli.pool_options import planned, pool_options
+from toolkit.cli.serve_emit import emit, emit_options
 from toolkit.cli.serve_options import container_options, lifetime_options, listening_options, spec_of
 from toolkit.specs import Endpoint, ServeSpec, to_json
 
@@ -34,6 +35,7 @@ KEPT_LOG_BYTES = 4 << 20
 @click.option("--server-id", default="", hidden=True)  # of a server in a container, told by who watches that
 @click.option("--no-verify", is_flag=True, help="Do not compare the files with the manifest.")
 @click.option("--dry-run", is_flag=True, help="Say the command and start nothing.")
+@emit_options
 @output.json_option
 def serve(engines: tuple[Path, ...], as_json: bool, **options: Any) -> None:
     """Start Triton on what `build` made.
@@ -63,7 +65,9 @@ def serve(engines: tuple[Path, ...], as_json: bool, **options: Any) -> None:
     spec = with_gateway(pool.server(asked) if pool else asked, target, options)
     if target.was_chosen:
         output.note(f"Serving the newest engine: {target.name}.")
-    if options["dry_run"]:
+    if options["emit"]:
+        emit(spec, options, as_json=as_json)
+    elif options["dry_run"]:
         _say_command(spec, as_json=as_json)
     else:
         write_config(spec, target, options)

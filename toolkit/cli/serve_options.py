@@ -131,7 +131,8 @@ def _container(target: Target, options: dict[str, Any]) -> ContainerOptions:
 
     if _backend(target, options["backend"]) != "docker" or not target.artefact:
         _need_no_container(options)
-        return ContainerOptions()
+        # systemd holds a process of this machine to these two.
+        return ContainerOptions(memory_bytes=options["memory_limit"], cpus=options["cpus"] or 0.0)
     return ContainerOptions(
         image=options["image"] or "",
         network=options["network"],
@@ -145,7 +146,8 @@ def _container(target: Target, options: dict[str, Any]) -> ContainerOptions:
 def _need_no_container(options: dict[str, Any]) -> None:
     from toolkit.errors import UsageError
 
-    asked = [name for name in ("image", "gpus", "memory_limit", "cpus", "shm_size") if options[name]]
+    limits = () if (options["emit"] or "").startswith("systemd") else ("memory_limit", "cpus")
+    asked = [name for name in ("image", "gpus", "shm_size", *limits) if options[name]]
     if asked:
         named = ", ".join(f"--{name.replace('_', '-')}" for name in asked)
         raise UsageError(

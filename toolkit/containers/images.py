@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from toolkit.containers.daemon import Daemon, daemon_errors_named, explanation
+from toolkit.containers.daemon import Daemon, connect, daemon_errors_named, explanation
 from toolkit.errors import MissingError, UsageError
 from toolkit.specs import Progress, no_progress
 
@@ -36,6 +37,18 @@ def need_image(daemon: Daemon, reference: str, *, progress: Progress = no_progre
             _pull(daemon, reference, progress)
             found = daemon.client.images.get(reference)
     return Image(reference=reference, image_id=found.id, digest=_digest(found, reference))
+
+
+def known_digest(reference: str) -> str:
+    """Return NAME@sha256:… of an image that a daemon here has from a registry; empty where none says so."""
+    import docker
+
+    try:
+        with contextlib.closing(connect()) as daemon:
+            found = _digest(daemon.client.images.get(reference), reference)
+    except (MissingError, docker.errors.APIError):
+        return ""
+    return found if "@" in found else ""
 
 
 def _digest(found: Any, reference: str) -> str:

@@ -46,13 +46,13 @@ def job(server_id: str) -> str:
     return f"serve-{server_id}"
 
 
-def container(spec: ServeSpec, identity: Identity) -> ContainerSpec:
-    """Return the container of a built folder."""
+def container(spec: ServeSpec, identity: Identity | None) -> ContainerSpec:
+    """Return the container of a built folder; without an identity, for those who keep it themselves."""
     found = targets.artefact(Path(spec.folder))
     asked = spec.container
     return ContainerSpec(
-        job=job(identity.server_id),
-        name=f"trtk-{workspace.slug(spec.name)}-{identity.server_id[:8]}",
+        job=job(identity.server_id) if identity else "",
+        name=f"trtk-{workspace.slug(spec.name)}-{identity.server_id[:8]}" if identity else "",
         image=asked.image_id or asked.image or found.image,
         command=_cpu_command(spec, identity) if found.is_for_cpu else _gpu_command(spec, identity),
         user="0:0" if asked.is_rootless else user(),
@@ -124,10 +124,11 @@ def _listening(spec: ServeSpec) -> Mapping[str, int | str]:
     return {"host": "0.0.0.0", "http": HTTP, "grpc": GRPC, "metrics": METRICS}
 
 
-def _cpu_command(spec: ServeSpec, identity: Identity) -> tuple[str, ...]:
+def _cpu_command(spec: ServeSpec, identity: Identity | None) -> tuple[str, ...]:
     inside = _listening(spec)
     return (
-        *("serve", ENGINE, "--server-id", identity.server_id, "--backend", "embedded"),
+        *("serve", ENGINE, "--backend", "embedded"),
+        *(("--server-id", identity.server_id) if identity else ()),
         *("--host", str(inside["host"]), "--allow-remote"),
         *("--http-port", str(inside["http"]), "--grpc-port", str(inside["grpc"])),
         *("--metrics-port", str(inside["metrics"])),
@@ -137,7 +138,7 @@ def _cpu_command(spec: ServeSpec, identity: Identity) -> tuple[str, ...]:
     )
 
 
-def _gpu_command(spec: ServeSpec, identity: Identity) -> tuple[str, ...]:
+def _gpu_command(spec: ServeSpec, identity: Identity | None) -> tuple[str, ...]:
     inside = _listening(spec)
     addresses = (f"--{door}-address={inside['host']}" for door in ("http", "grpc", "metrics"))
     ports = (f"--{door}-port={inside[door]}" for door in ("http", "grpc", "metrics"))
@@ -145,7 +146,7 @@ def _gpu_command(spec: ServeSpec, identity: Identity) -> tuple[str, ...]:
         *("python3", f"{BUNDLE}/start.py"),
         *(() if spec.is_verified else ("--no-verify",)),
         "--",
-        f"--id={triton_id(identity.server_id)}",
+        f"--id={triton_id(identity.server_id) if identity else workspace.slug(spec.name)}",
         f"--exit-timeout-secs={max(1, round(spec.exit_timeout_s))}",
         *addresses,
         *ports,
