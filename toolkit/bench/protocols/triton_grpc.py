@@ -185,10 +185,10 @@ async def described(channel: http2.Channel, model: str) -> Any:
     except SendFailed as error:
         if error.kind != "server_error":
             raise
-        index = await unary(
-            channel, "RepositoryIndex", messages.RepositoryIndexRequest(), messages.RepositoryIndexResponse
-        )
-        raise UnknownName("model on the server", model, [entry.name for entry in index.models]) from error
+        # The index of the repository is for those who may load models; statistics are for everybody.
+        asked_all, kind = messages.ModelStatisticsRequest(), messages.ModelStatisticsResponse
+        models = (await unary(channel, "ModelStatistics", asked_all, kind)).model_stats
+        raise UnknownName("model on the server", model, {one.name for one in models}) from error
 
 
 PROTOCOL = Protocol(

@@ -140,8 +140,9 @@ async def described(client: http1.Client, model: str) -> Any:
     """Return a model's metadata; raises UnknownName with those that the server has."""
     status, found = await client.json("GET", f"/v2/models/{model}")
     if status != OK:
-        _, index = await client.json("POST", "/v2/repository/index", {})
-        names = [entry["name"] for entry in index] if isinstance(index, list) else []
+        # The index of the repository is for those who may load models; statistics are for everybody.
+        _, stats = await client.json("GET", "/v2/models/stats")
+        names = {one["name"] for one in stats.get("model_stats", ())} if isinstance(stats, dict) else ()
         raise UnknownName("model on the server", model, names)
     if not (isinstance(found, dict) and "inputs" in found and "outputs" in found):
         raise SendFailed("bad_response", "What answers there is not Triton's HTTP endpoint.")
