@@ -15,6 +15,7 @@ from toolkit.errors import TrtkError
 #: In the order of the main job; each is a module of this package with a Click command of the same name.
 COMMANDS = {
     "quickstart": "Run the whole job on a real small model with no GPU.",
+    "plan": "Say whether a model fits, how fast it is, what it costs, which card to rent.",
     "gpus": "List the GPUs that trtk knows.",
     "quants": "List quantizations and where each one runs.",
     "releases": "List Triton releases and what is in them.",
@@ -29,6 +30,7 @@ COMMANDS = {
     "status": "Show the servers that trtk started.",
     "top": "Show what the servers do, live.",
     "monitoring": "Write what Prometheus and Grafana need.",
+    "ps": "Show a pool's models: what each takes and does.",
     "logs": "Show a server's log.",
     "stop": "Stop servers and leave nothing behind.",
     "keys": "Make and take back API keys.",

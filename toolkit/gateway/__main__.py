@@ -38,8 +38,7 @@ async def _run(config: GatewayConfig) -> None:
     from toolkit.gateway.triton import Triton
 
     # A gRPC channel belongs to the loop that it was made in.
-    leases = leases_of(config)
-    gateway = Gateway(config, leases, Triton(config.triton_grpc))
+    gateway = Gateway(config, leases_of(config), Triton(config.triton_grpc))
     settings = uvicorn.Config(
         app.made(gateway),
         host=config.host,
@@ -56,11 +55,9 @@ async def _run(config: GatewayConfig) -> None:
     gc.collect()
     gc.freeze()  # what is there now stays: no collection needs to look at it
     await uvicorn.Server(settings).serve()
-    if isinstance(leases, Pooled):
-        await leases.close()
 
 
-def leases_of(config: GatewayConfig) -> Leases | Pooled:
+def leases_of(config: GatewayConfig) -> Leases:
     """Return what lends models: a pool where there is one, else those that are loaded for good."""
     if config.pool is not None:
         return Pooled(config.pool, config.triton_grpc)

@@ -46,6 +46,10 @@ class Leases(Protocol):
         """Yield the Triton model to call, once it is loaded; raises UnknownModel or Busy."""
         ...
 
+    async def close(self) -> None:
+        """End what was begun; nobody borrows any more."""
+        ...
+
 
 class Fixed:
     """Models that are loaded as long as the server is: lends at once."""
@@ -67,3 +71,6 @@ class Fixed:
                 f"The model {name!r} is not served here.", hint=f"Served: {', '.join(self._triton_models)}."
             )
         yield triton_model
+
+    async def close(self) -> None:
+        """Do nothing: models stay as they are."""

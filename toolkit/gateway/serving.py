@@ -57,6 +57,7 @@ class Gateway:
 
     async def close(self) -> None:
         """Let go of Triton and of the audit log."""
+        await self.leases.close()
         await self.triton.close()
         if self.audit:
             self.audit.append({"kind": "stop", "time": now()})

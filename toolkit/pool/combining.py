@@ -86,7 +86,13 @@ def loaded_of(source: Source) -> tuple[str, ...]:
 
 def names_in(repository: Path) -> list[str]:
     """Return the models of a repository."""
-    return sorted(path.parent.name for path in repository.glob("*/config.pbtxt"))
+    names = sorted(path.parent.name for path in repository.glob("*/config.pbtxt"))
+    return [name for name in names if name != CALLER or _is_told(repository / name)]
+
+
+def _is_told(caller: Path) -> bool:
+    """Whether a caller reads what it calls from its parameters; NVIDIA's, and trtk's of old builds, do not."""
+    return any("preprocessing_model_name" in path.read_text(encoding="utf-8") for path in caller.glob("*/*.py"))
 
 
 def _new_name(owner: str, model: str) -> str:

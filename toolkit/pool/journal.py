@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import datetime
 import json
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,11 @@ EVENTS = {
 }
 
 
+#: What a reader is told of an event, besides when, what and which model.
+SHOWN = (
+    "why", "waited_s", "size_bytes", "was_bytes", "held_bytes", "limit_bytes", "load_s", "unload_s", "resident_s",
+    "served", "worth", "base_bytes", "peak_bytes", "retry_s", "told",
+)  # fmt: skip
 FIGURES = ("base_bytes", "peak_bytes", "load_s", "is_known_at_work")
 
 
@@ -72,6 +78,20 @@ def read(path: Path) -> Iterator[dict[str, Any]]:
             continue
         if isinstance(event, dict) and event.get("event") in EVENTS:
             yield event
+
+
+def line(event: Mapping[str, Any]) -> str:
+    """Return an event in one line, for people."""
+    at = datetime.datetime.fromtimestamp(event["at"]).astimezone().isoformat(sep=" ", timespec="milliseconds")
+    words = [at[:23], f"{event.get('model') or '-':<16}", f"{event['event']:<13}"]
+    words += [f"{key}={_shown(key, value)}" for key, value in event.items() if key in SHOWN]
+    return " ".join(words).rstrip()
+
+
+def _shown(key: str, value: Any) -> str:
+    if key.endswith("_bytes") and isinstance(value, int):
+        return f"{value / 2**20:.0f}MiB"
+    return json.dumps(value, ensure_ascii=False) if isinstance(value, str) else str(value)
 
 
 def replayed(path: Path) -> dict[str, str]:
