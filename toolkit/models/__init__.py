@@ -37,21 +37,23 @@ def family_of(architecture: str) -> ModelFamily:
 def read(source: ModelSource) -> ModelSpec:
     """Return the ModelSpec of a located model, from its config.json and generation_config.json."""
     folder = Path(source.path)
-    config = json_object(folder / "config.json", hint=REFETCH)
+    return read_config(folder / "config.json", generation=folder / "generation_config.json")
+
+
+def read_config(path: Path, *, generation: Path | None = None) -> ModelSpec:
+    """Return the ModelSpec that a config.json describes, wherever it lies and whatever it is called."""
+    config = json_object(path, hint=REFETCH)
     architectures = config.get("architectures")
     if not architectures:
-        raise PlanInfeasible(
-            f"{folder / 'config.json'} names no architecture.", hint='Add "architectures": ["LlamaForCausalLM"].'
-        )
-    generation = folder / "generation_config.json"
-    if generation.is_file():  # chat models stop on more tokens than config.json says
+        raise PlanInfeasible(f"{path} names no architecture.", hint='Add "architectures": ["LlamaForCausalLM"].')
+    if generation and generation.is_file():  # chat models stop on more tokens than config.json says
         config["eos_token_id"] = json_object(generation, hint=REFETCH).get("eos_token_id", config.get("eos_token_id"))
     family = family_of(architectures[0])
     try:
         return family.describe(config)
     except (TypeError, ValueError, AttributeError) as error:
         raise PlanInfeasible(
-            f"{folder / 'config.json'} has a value of another kind than its field takes: {error}.", hint=REFETCH
+            f"{path} has a value of another kind than its field takes: {error}.", hint=REFETCH
         ) from error
 
 

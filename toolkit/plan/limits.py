@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass, field
 
 from toolkit import rope
@@ -21,7 +22,6 @@ LEAST_NUM_TOKENS = 2048
 CPU_NUM_TOKENS = 1024
 CPU_BATCH_SIZE = 64
 MAX_BATCH_SIZE = 256
-BATCH_SIZES = (256, 192, 128, 96, 64, 48, 32, 24, 16, 12, 8, 6, 4, 3, 2, 1)
 #: Average share of max_seq_len that a request is taken to use when the batch size is chosen.
 TYPICAL_FILL = 0.25
 #: The KV pool of the CPU engine.
@@ -224,13 +224,21 @@ def _batch_size(loaded: Loaded, asked: Asked, alone: Limits) -> tuple[int, str]:
     each = kv_cache.bytes_of_request(loaded.cached, request_tokens(asked, alone.max_seq_len))
     if load is None:
         each = int(each * TYPICAL_FILL)
-    for batch in (wanted, *(size for size in BATCH_SIZES if size < (wanted or MAX_BATCH_SIZE + 1))):
-        if batch is None:
-            continue
-        pool = pool_bytes(loaded, asked, _with_batch(alone, batch))
-        if pool >= batch * each or batch == 1:
-            return batch, _batch_reason(batch, wanted, pool, is_load=load is not None)
-    raise AssertionError("the smallest batch ends the loop")
+    batch = _largest_batch(loaded, asked, alone, each=each, most=wanted or MAX_BATCH_SIZE)
+    pool = pool_bytes(loaded, asked, dataclasses.replace(alone, max_batch_size=batch))
+    return batch, _batch_reason(batch, wanted, pool, is_load=load is not None)
+
+
+def _largest_batch(loaded: Loaded, asked: Asked, alone: Limits, *, each: int, most: int) -> int:
+    """Return the most requests of EACH bytes that run at once: a larger batch takes room of its own from the cache."""
+    low, high = 1, most
+    while low < high:
+        batch = (low + high + 1) // 2
+        if pool_bytes(loaded, asked, dataclasses.replace(alone, max_batch_size=batch)) >= batch * each:
+            low = batch
+        else:
+            high = batch - 1
+    return low
 
 
 def _batch_reason(batch: int, wanted: int | None, pool: int, *, is_load: bool) -> str:
@@ -238,17 +246,6 @@ def _batch_reason(batch: int, wanted: int | None, pool: int, *, is_load: bool) -
         return "the concurrency that is asked for"
     what = "requests of the workload" if is_load else "requests of a quarter of max_seq_len"
     return f"{what} that {pool / memory.GIB:.1f} GiB of KV cache hold"
-
-
-def _with_batch(limits: Limits, batch: int) -> Limits:
-    return Limits(
-        max_batch_size=batch,
-        max_seq_len=limits.max_seq_len,
-        max_num_tokens=limits.max_num_tokens,
-        tp=limits.tp,
-        pp=limits.pp,
-        ep=limits.ep,
-    )
 
 
 def _policy(asked: Asked) -> tuple[str, str]:
@@ -306,7 +303,16 @@ def _sizing(
         kv_fraction=KV_FRACTION if loaded.gpu.is_cpu else _fraction(loaded, limits, kv_bytes),
         request_tokens=tokens,
         max_concurrency=min(held, limits.max_batch_size),
-        binding="kv_cache" if held < limits.max_batch_size else "max_batch_size",
+        binding=_binding(loaded, asked, limits, held),
         scheduler_policy=policy,
         choices=choices,
     )
+
+
+def _binding(loaded: Loaded, asked: Asked, limits: Limits, held: int) -> str:
+    """Return what stops one more request: the cache, also where the batch was chosen by it."""
+    if held < limits.max_batch_size:
+        return "kv_cache"
+    wanted = asked.workload.concurrency if asked.workload else None
+    chosen = asked.max_batch_size or (CPU_BATCH_SIZE if loaded.gpu.is_cpu else wanted or MAX_BATCH_SIZE)
+    return "max_batch_size" if limits.max_batch_size >= min(chosen, wanted or chosen) else "kv_cache"

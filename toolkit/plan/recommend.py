@@ -141,7 +141,7 @@ def option_of(made: Candidate, wanted: Wanted, *, price: Bought | None, predict:
     if load.concurrency:
         most = min(most, load.concurrency)
     concurrency, found = _most_within(made, wanted, most, alone=alone, predict=predict)
-    option = _option(made, wanted, concurrency, found, price=price)
+    option = _at_load(_option(made, wanted, concurrency, found, price=price), wanted, predict)
     if option.gpus > wanted.max_gpus:
         return _rejected(
             made,
@@ -267,11 +267,6 @@ def _option(made: Candidate, wanted: Wanted, concurrency: int, found: Prediction
             duty=wanted.duty,
             offer=price.offer,
         )
-    slow = replace(
-        found,
-        ttft_ms=replace(found.ttft_ms, mid=found.ttft_ms.high),
-        tpot_ms=replace(found.tpot_ms, mid=found.tpot_ms.high),
-    )
     return Option(
         candidate=made,
         replicas=replicas,
@@ -281,8 +276,30 @@ def _option(made: Candidate, wanted: Wanted, concurrency: int, found: Prediction
         served_tps=tps.mid,
         cost=priced,
         is_load_given=bool(load.rate_rps or load.concurrency),
-        is_doubtful=_missed(slow, wanted.slo, load.osl) is not None,
+        is_doubtful=_is_doubtful(found, wanted),
     )
+
+
+def _at_load(option: Option, wanted: Wanted, predict: Predict) -> Option:
+    """Return an option with the times of the load that each replica has, where that is less than it could carry."""
+    load, replicas = wanted.workload, option.replicas
+    if load.rate_rps:
+        each = replace(load, rate_rps=load.rate_rps / replicas, concurrency=None)
+    elif load.concurrency:
+        each = replace(load, concurrency=math.ceil(load.concurrency / replicas))
+    else:
+        return option
+    found = predict(option.candidate.setup, each)
+    return replace(option, prediction=found, is_doubtful=_is_doubtful(found, wanted))
+
+
+def _is_doubtful(found: Prediction, wanted: Wanted) -> bool:
+    slow = replace(
+        found,
+        ttft_ms=replace(found.ttft_ms, mid=found.ttft_ms.high),
+        tpot_ms=replace(found.tpot_ms, mid=found.tpot_ms.high),
+    )
+    return _missed(slow, wanted.slo, wanted.workload.osl) is not None
 
 
 def _times(found: Prediction, replicas: int, *, most: float | None) -> Range:

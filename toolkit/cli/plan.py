@@ -1,0 +1,174 @@
+"""trtk plan: does it fit, how fast will it be, what will it cost, which card to rent."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from toolkit.cli import output, plan_options
+from toolkit.cli.engine_options import FLOWS
+from toolkit.errors import PlanInfeasible
+
+if TYPE_CHECKING:
+    from toolkit.cli.plan_making import Answer, Question
+
+EPILOG = output.examples(
+    "trtk plan demo --gpu a4500 --quant int4 --isl 1024 --osl 256 --concurrency 16 --slo ttft=500ms --slo itl=50ms",
+    "trtk plan ./config.json --users 500 --slo ttft=500ms --html plan.html",
+)
+SWEEP = re.compile(r"(concurrency)=(\d+)(?:\.\.(\d+))?")
+#: What --compare compares when it names nothing.
+COMPARED = "a4500,l4,rtx-4090,a10g,h100"
+
+
+@click.command(epilog=EPILOG)
+@click.argument("model")
+@click.option("--gpu", metavar="NAME", help="Card to plan for, or `cpu`; without one, cards are recommended.")
+@click.option("--quant", metavar="NAME", help="`trtk quants`; without one, the cheapest that carries the load.")
+@plan_options.workload_options
+@plan_options.load_options
+@plan_options.price_options
+@click.option("--tp", type=click.IntRange(min=1), default=1, help="Ranks that share each layer.")
+@click.option("--pp", type=click.IntRange(min=1), default=1, help="Ranks that take the layers in turn.")
+@click.option("--ep", type=click.IntRange(min=1), default=1, help="Of --tp, ranks that share out experts.")
+@click.option("--max-batch-size", type=click.IntRange(min=1), help="Requests in flight.")
+@click.option("--max-seq-len", type=click.IntRange(min=16), help="Tokens of prompt and answer together.")
+@click.option("--max-num-tokens", type=click.IntRange(min=16), help="Tokens of one engine step.")
+@click.option(
+    "--kv-cache",
+    type=click.Choice(["auto", "none", "fp8", "int8"]),
+    default="auto",
+    show_default=True,
+    help="How keys and values are cached.",
+)
+@click.option("--flow", type=click.Choice(FLOWS), default="auto", show_default=True, help="How the model is run.")
+@click.option("--release", default="auto", show_default=True, metavar="TAG", help="Triton release; `trtk releases`.")
+@click.option("--recommend", is_flag=True, help="Rank cards, formats and ranks by cost; --gpu may name several.")
+@click.option(
+    "--compare",
+    is_flag=False,
+    flag_value=COMPARED,
+    metavar="[CARDS]",
+    help="The best of each of these cards: a4500,l4,4090,a10g,h100.",
+)
+@click.option("--sweep", metavar="concurrency=1..256", help="Predictions as the load grows, and the latency cliff.")
+@click.option("--explain", is_flag=True, help="Why each setting is what it is, and what a change would do.")
+@click.option("--html", type=click.Path(path_type=Path, dir_okay=False), help="Write a page with plots as well.")
+@output.json_option
+def plan(model: str, as_json: bool, **options: Any) -> None:
+    """Plan MODEL: does it fit, how fast will it be, what will it cost, which card should be rented.
+
+    MODEL is `demo`, a config.json, a folder with one, or a hub id; no weights are fetched. Nothing is built.
+    """
+    from toolkit.cli.plan_making import question_of
+
+    question = question_of(model, options)
+    if options["sweep"]:
+        _sweep(question, as_json=as_json)
+    elif options["compare"] or options["recommend"] or not options["gpu"]:
+        _recommend(question, as_json=as_json)
+    else:
+        _one(question, as_json=as_json)
+
+
+def _one(question: Question, *, as_json: bool) -> None:
+    from toolkit.cli import plan_document, plan_views
+
+    try:
+        answer = _answer(question)
+    except PlanInfeasible as refusal:
+        if as_json:
+            output.document(plan_document.refusal(question, refusal))
+        raise
+    is_explained = question.options["explain"]
+    if as_json:
+        output.document(plan_document.plan(question, answer, is_explained=is_explained))
+    else:
+        plan_views.show(question, answer, is_explained=is_explained)
+    _page(question, lambda pages: pages.of_plan(question, answer))
+    faults = plan_document.faults(question, answer)
+    if faults:
+        raise PlanInfeasible(faults[0], hint="`trtk plan MODEL` without --gpu names cards that carry it.")
+
+
+def _answer(question: Question) -> Answer:
+    """Return the plan on the asked card, in the asked format or in the first that carries the load."""
+    from toolkit import quant
+    from toolkit.cli import plan_making
+
+    gpu, named = question.options["gpu"], question.options["quant"]
+    if named:
+        return plan_making.answer(question, gpu, quant.get(named))
+    found = plan_making.recommendation(question, [gpu])
+    best = found.options[0].candidate.recipe if found.options else _least_bad(found)
+    output.note(
+        f"--quant {best.name}: {'the cheapest here that carries the load' if found.options else 'the nearest'}."
+    )
+    return plan_making.answer(question, gpu, best)
+
+
+def _least_bad(found: Any) -> Any:
+    from toolkit import quant
+
+    return quant.get(found.nearest.quant if found.nearest else "fp16")
+
+
+def _recommend(question: Question, *, as_json: bool) -> None:
+    from toolkit.cli import plan_document, plan_making, plan_views
+
+    options = question.options
+    cards = plan_making.cards_of(options["compare"] or options["gpu"], question)
+    found = plan_making.recommendation(question, cards)
+    if options["compare"]:
+        found = plan_making.best_of_each(found)
+    quality = plan_making.quality(question.name)
+    if as_json:
+        output.document(plan_document.recommendation(question, found, quality))
+    else:
+        plan_views.recommended(question, found, quality)
+    _page(question, lambda pages: pages.of_recommendation(question, found, quality))
+    if not found.options and found.nearest:
+        raise PlanInfeasible("None of these cards carries the load.", hint=plan_views.nearest(found.nearest))
+
+
+def _sweep(question: Question, *, as_json: bool) -> None:
+    from toolkit.cli import plan_document, plan_making, plan_views
+    from toolkit.errors import UsageError
+    from toolkit.plan import sweep
+
+    found = SWEEP.fullmatch(question.options["sweep"].strip())
+    low, high = (int(found[2]), int(found[3] or found[2])) if found else (0, 0)
+    if low < 1 or high < low:
+        raise UsageError(f"--sweep {question.options['sweep']} is no range.", hint="Write --sweep concurrency=1..256.")
+    if not question.options["gpu"]:
+        raise UsageError("--sweep is of one card, and --gpu names none.", hint="Add --gpu a4500.")
+    load = replace(question.workload, concurrency=None, rate_rps=None)
+    # The curve is of requests of these lengths, so the server is sized for them, said or not.
+    options = {**question.options, "isl": question.options["isl"] or f"{load.isl:.0f}"}
+    wanted = replace(question.wanted, workload=load)
+    answer = _answer(replace(question, workload=load, wanted=wanted, options=options))
+    made, cliff = answer.candidate, sweep.cliff_of(answer.candidate)
+    values = sweep.steps(low, high, also=(cliff.concurrency, cliff.concurrency + 1))
+    points = sweep.over_concurrency(made, load, values, plan_making.predictor())
+    if as_json:
+        output.document(plan_document.curve("concurrency", points, cliff))
+    else:
+        plan_views.curve("concurrency", points, cliff)
+    _page(question, lambda pages: pages.of_sweep(question, points, cliff))
+
+
+def _page(question: Question, made: Callable[[Any], str]) -> None:
+    """Write the page that was asked for."""
+    path = question.options["html"]
+    if path is None:
+        return
+    from toolkit.cli import plan_pages
+    from toolkit.files import write_text
+
+    write_text(path, made(plan_pages))
+    output.note(f"{path} is written.")
