@@ -24,6 +24,7 @@ ROOMS_ALLOWED = {
     "processes": set(),
     "containers": FLOOR | {"processes"},
     "gpus": FLOOR | {"registry"},
+    "speeds": FLOOR | {"registry"},
     "releases": FLOOR | {"registry"},
     "prices": FLOOR | {"registry", "gpus"},
     "weights": set(),

@@ -28,9 +28,10 @@ class ServerSetup:
     recipe: QuantRecipe
     limits: Limits
     kv_capacity_tokens: float  # that all requests in flight share
-    kv_element_bytes: float = 2.0
+    kv_element_bytes: int = 2
     is_chunked: bool = True  # long prompts are read in pieces of max_num_tokens
     speculation: Speculation | None = None
+    tensorrt_llm: str = ""  # empty: a release newer than every published figure
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,12 +40,12 @@ class ArchitectureRates:
 
     name: str  # hopper
     sms: tuple[int, ...]
-    memory: str  # hbm, gddr: how the memory type begins
     compute: Mapping[str, float]  # fp16, fp8, int8, fp4
     bandwidth: float  # of weights
     kv_bandwidth: float  # of keys and values
     attention: float  # of the fp16 peak, over a prompt's keys
-    log_sd: Mapping[str, float]  # of compute, bandwidth, kv_bandwidth, attention: how unsure each is
+    log_sd: Mapping[str, float]  # of each precision's compute, and of bandwidth, kv_bandwidth, attention
+    watts_per_tflop: float = 0.0  # of the cards behind it, by fp16 peak: who has less slows down before its peak
     rows: int = 0  # published figures behind it; 0: taken from its neighbours
     notes: str = ""
 
