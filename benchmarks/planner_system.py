@@ -1,9 +1,9 @@
 """The published rows as a system that is linear in the logarithms of the constants' factors, and its solution.
 
 A predicted step is a sum of parts, each in proportion to few constants. So the parts of every row are needed once, at
-the constants of data/priors.toml; the fit looks for factors of those constants by Gauss-Newton steps. Each factor is drawn
-to 1, to what was known before, as STRENGTH and WIDTHS say; rows that fit badly count less, so that a typo in a table
-moves no constant.
+the constants of data/priors.toml; the fit looks for factors of those by Gauss-Newton steps. Each factor is drawn to 1,
+to what was known before, as STRENGTH and WIDTHS say; rows that fit badly count less, so that a typo in a table moves
+no constant.
 """
 
 from __future__ import annotations

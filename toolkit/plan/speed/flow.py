@@ -107,6 +107,7 @@ def mean_work(line: Line, in_flight: float) -> Step:
         prompt_tokens=starts * line.new_tokens,
         prompt_pairs=starts * line.pairs,
         checked=line.checked,
+        prompt_share=min(1.0, starts * math.ceil(line.new_tokens / line.setup.limits.max_num_tokens)),
     )
 
 

@@ -42,6 +42,7 @@ class Step:
     prompt_tokens: float = 0.0
     prompt_pairs: float = 0.0  # see Shape.prompt_pairs
     checked: float = 1.0  # tokens of each sequence that pass the model: more than one when it speculates
+    prompt_share: float = 1.0  # of steps like it, those in which the prompt tokens come, all at once
 
 
 def parts_of(shape: Shape, rates: Rates, step: Step) -> dict[str, float]:
@@ -51,8 +52,7 @@ def parts_of(shape: Shape, rates: Rates, step: Step) -> dict[str, float]:
     """
     stages = shape.pp
     tokens = step.sequences * step.checked + step.prompt_tokens
-    # A micro-batch of a mixture needs the experts of its own tokens only.
-    experts = shape.distinct_experts(tokens / stages) * shape.expert_parameters
+    experts = _distinct_experts(shape, step) * shape.expert_parameters
     weights = (shape.dense_parameters + experts) * shape.weight_bytes + shape.head_bytes
     head = 2.0 * shape.head_parameters * step.sequences * step.checked * rates.head_flop
     linears = tokens * (shape.token_flops * rates.flop + shape.expert_flops * rates.expert_flop)
@@ -71,3 +71,15 @@ def parts_of(shape: Shape, rates: Rates, step: Step) -> dict[str, float]:
         "host": rates.step * stages + step.sequences * (rates.sequence + rates.vocabulary),
     }
     return {part: value * rates.slowdown for part, value in seconds.items()}
+
+
+def _distinct_experts(shape: Shape, step: Step) -> float:
+    """Return the experts that a mean step needs: a prompt needs nearly all, one decoding sequence its own few.
+
+    A micro-batch needs those of its own tokens only.
+    """
+    decoding = step.sequences * step.checked
+    share = min(1.0, step.prompt_share)
+    with_prompt = decoding + step.prompt_tokens / share if share else decoding
+    found = share * shape.distinct_experts(with_prompt / shape.pp)
+    return found + (1.0 - share) * shape.distinct_experts(decoding / shape.pp)
