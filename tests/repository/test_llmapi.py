@@ -55,7 +55,7 @@ def test_a_rendered_repository_has_no_problems(tmp_path):
     around = repository.Surroundings(api=releases.llm_api_of(releases.get("26.07")))
     repository.write(repository.render(SPEC), tmp_path / "repository")
 
-    missing = f"ensemble: model is ../checkpoint ({tmp_path}/repository/../checkpoint here), which is not there."
+    missing = f"ensemble: model is ../checkpoint ({tmp_path}/checkpoint here), which is not there."
     assert repository.check(tmp_path / "repository", around) == [missing]
     (tmp_path / "checkpoint").mkdir()
     assert repository.check(tmp_path / "repository", around) == []

@@ -89,7 +89,8 @@ def _steps(
             reuse.engine(work / engine.ENGINE, lambda: engine.compile_plan(plan, work, job=job, progress=progress))
         ),
         "repository": lambda: repository.write(
-            repositories.files_of(plan, work / engine.TOKENIZER), work / engine.REPOSITORY
+            repositories.files_of(plan, work / engine.REPOSITORY, tokenizer=work / engine.TOKENIZER),
+            work / engine.REPOSITORY,
         ),
         "first start": lambda: None if plan.gpu.is_cpu else bundle.write_entry(plan, work, commands_by_sm(plan)),
         "plan": lambda: write_json(work / "plan.json", to_json(plan)),

@@ -32,14 +32,22 @@ class Places:
 
 
 def files_of(
-    plan: BuildPlan, tokenizer: Path | None, places: Places | None = None, around: Surroundings | None = None
+    plan: BuildPlan,
+    folder: Path | None,
+    *,
+    tokenizer: Path | None = None,
+    places: Places | None = None,
+    around: Surroundings | None = None,
 ) -> dict[str, str]:
-    """Return the files of a plan's repository, which has no problem; TOKENIZER is None where none is made yet."""
+    """Return the files of a plan's repository in FOLDER, which has no problem.
+
+    FOLDER and TOKENIZER are None where nothing is made yet: then it is only seen whether what was set can be.
+    """
     spec = spec_of(plan, places or Places())
     if spec.parameters.get("tensorrt_llm", {}).get(GUIDED) and spec.engine_backend == "tensorrtllm":
         spec = dataclasses.replace(spec, files={VOCABULARY: repository.vocabulary(tokenizer) if tokenizer else ""})
     files = repository.render(spec)
-    repository.need_right(files, around or surroundings_of(plan))
+    repository.need_right(files, around or surroundings_of(plan), folder)
     return files
 
 

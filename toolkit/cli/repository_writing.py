@@ -37,7 +37,7 @@ def run(built: Path, folder: Path | None, tag: str | None, options: Mapping[str,
     if draft:
         plan, places = _with_draft(plan, places, draft, options["mounted"])
     around = dataclasses.replace(repositories.surroundings_of(plan), mounts=options["mounted"])
-    files = repositories.files_of(plan, built / engine.TOKENIZER, places, around)
+    files = repositories.files_of(plan, target, tokenizer=built / engine.TOKENIZER, places=places, around=around)
     if options["dry_run"]:
         _show_changes(files, target, as_json=as_json)
         return

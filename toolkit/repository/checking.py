@@ -40,11 +40,11 @@ def check(folder: Path, around: Surroundings | None = None) -> list[str]:
     return [problem for result in examine(folder, around) for problem in result.problems]
 
 
-def need_right(files: Mapping[str, str], around: Surroundings) -> None:
-    """Raise PlanInfeasible where a repository that is about to be written has a problem."""
-    problems = [problem for result in _results(seen.in_files(files, around)) for problem in result.problems]
+def need_right(files: Mapping[str, str], around: Surroundings, folder: Path | None = None) -> None:
+    """Raise PlanInfeasible where a repository that is about to be written, into FOLDER, has a problem."""
+    problems = [problem for result in _results(seen.in_files(files, around, folder)) for problem in result.problems]
     if problems:
-        more = f" There are {len(problems) - 1} more such problems." if len(problems) > 1 else ""
+        more = f" And {len(problems) - 1} more." if len(problems) > 1 else ""
         raise PlanInfeasible(
             f"The model repository would not be right. {problems[0]}{more}",
             hint="It follows from the plan and from what was set with --set and its like; change that.",

@@ -74,9 +74,10 @@ class Model:
 class Seen:
     """A repository and its surroundings."""
 
-    folder: Path | None  # None: not written yet
+    folder: Path | None  # where it is or will be; None: nobody knows yet
     models: Mapping[str, Model]
     around: Surroundings
+    coming: frozenset[Path] = frozenset()  # what will be there once it is written
 
     @property
     def parsed(self) -> dict[str, Model]:
@@ -87,10 +88,14 @@ class Seen:
         """Return the parsed models of some kinds."""
         return [model for model in self.parsed.values() if model.role in roles]
 
+    def is_there(self, place: Path) -> bool:
+        """Return whether something is at a place of this machine, or will be."""
+        return place.exists() or place.resolve() in self.coming
+
     def on_disk(self, path: str) -> Path | None:
         """Return where a path of the server lies on this machine; None where nothing says so."""
         if not path.startswith("/"):
-            return (self.folder / path) if self.folder else None
+            return (self.folder / path).resolve() if self.folder else None
         for here, there in self.around.mounts:
             if PurePosixPath(path).is_relative_to(there):
                 return Path(here) / PurePosixPath(path).relative_to(there)
@@ -107,7 +112,7 @@ def in_folder(folder: Path, around: Surroundings) -> Seen:
     return Seen(folder=folder, models=models, around=around)
 
 
-def in_files(files: Mapping[str, str], around: Surroundings) -> Seen:
+def in_files(files: Mapping[str, str], around: Surroundings, folder: Path | None = None) -> Seen:
     """Read a repository that is not written yet: path → text."""
     names = sorted({path.split("/")[0] for path in files if path.endswith(f"/{CONFIG}")})
     models = {}
@@ -116,7 +121,8 @@ def in_files(files: Mapping[str, str], around: Surroundings) -> Seen:
         folders = {f"{parent}/" for path in own for parent in PurePosixPath(path).parents if str(parent) != "."}
         texts = {path: files[f"{name}/{path}"] for path in own}
         models[name] = _model(name, own | folders, texts.__getitem__)
-    return Seen(folder=None, models=models, around=around)
+    coming = frozenset((folder / path).resolve() for path in files) if folder else frozenset()
+    return Seen(folder=folder, models=models, around=around, coming=coming)
 
 
 def _text_below(root: Path, path: str) -> str:

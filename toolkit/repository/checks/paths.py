@@ -47,10 +47,10 @@ def _path(model: Model, key: str, path: str, seen: Seen) -> Iterator[str]:
         yield f"{model.name}: {key} is {path}, which is below no --mount."
         return
     place = seen.on_disk(path)
-    if place is None or (not place.exists() and _is_doubtful(path, seen)):
+    if place is None or (not seen.is_there(place) and _is_doubtful(path, seen)):
         return
     where = "" if str(place) == path else f" ({place} here)"
-    if not place.exists():
+    if not seen.is_there(place):
         yield f"{model.name}: {key} is {path}{where}, which is not there."
     elif place.is_dir() and key in HOLDS and not any((place / name).is_file() for name in HOLDS[key]):
         yield f"{model.name}: {key} is {path}{where}, which has no {' or '.join(HOLDS[key])}."
@@ -78,7 +78,7 @@ def _ranks(model: Model, seen: Seen) -> Iterator[str]:
 def _left_out(seen: Seen) -> str:
     def is_unknown(path: str) -> bool:
         place = seen.on_disk(path)
-        return place is None or (not place.exists() and _is_doubtful(path, seen))
+        return place is None or (not seen.is_there(place) and _is_doubtful(path, seen))
 
     paths = {path for model in seen.parsed.values() for path in _paths(model).values()}
     unseen = sorted(path for path in paths if not _is_of_the_image(path) and is_unknown(path))
