@@ -12,6 +12,7 @@ from toolkit.cli import builder_options, local_gpu, output
 from toolkit.cli.auto_options import auto_options
 from toolkit.cli.engine_options import FLOWS, engine_options
 from toolkit.cli.model_options import need_packages, quantization_options
+from toolkit.cli.plan_options import workload_options
 from toolkit.cli.planning import check_names, plan_of
 from toolkit.cli.quality import Bounds, bounds_of
 from toolkit.cli.repository_options import repository_options
@@ -46,6 +47,7 @@ EPILOG = output.examples(
 @click.option("--max-batch-size", type=click.IntRange(min=1), help="Requests in flight.")
 @click.option("--max-seq-len", type=click.IntRange(min=16), help="Tokens of prompt and answer together.")
 @click.option("--max-num-tokens", type=click.IntRange(min=16), help="Tokens of one engine step.")
+@workload_options
 @engine_options
 @repository_options
 @builder_options.builder_options

@@ -12,7 +12,7 @@ import click
 
 from toolkit.cli import output, plan_options
 from toolkit.cli.engine_options import FLOWS
-from toolkit.errors import PlanInfeasible
+from toolkit.errors import PlanInfeasible, UsageError
 
 if TYPE_CHECKING:
     from toolkit.cli.plan_making import Answer, Question
@@ -27,7 +27,7 @@ COMPARED = "a4500,l4,rtx-4090,a10g,h100"
 
 
 @click.command(epilog=EPILOG)
-@click.argument("model")
+@click.argument("model", required=False)
 @click.option("--gpu", metavar="NAME", help="Card to plan for, or `cpu`; without one, cards are recommended.")
 @click.option("--quant", metavar="NAME", help="`trtk quants`; without one, the cheapest that carries the load.")
 @plan_options.workload_options
@@ -59,16 +59,31 @@ COMPARED = "a4500,l4,rtx-4090,a10g,h100"
 @click.option("--sweep", metavar="concurrency=1..256", help="Predictions as the load grows, and the latency cliff.")
 @click.option("--explain", is_flag=True, help="Why each setting is what it is, and what a change would do.")
 @click.option("--html", type=click.Path(path_type=Path, dir_okay=False), help="Write a page with plots as well.")
+@click.option(
+    "--verify",
+    is_flag=False,
+    flag_value="",
+    metavar="[SERVER|LOG]",
+    help="Compare the plan of a running server with its boot log and metrics; of a log file, the plan of MODEL.",
+)
 @output.json_option
-def plan(model: str, as_json: bool, **options: Any) -> None:
+def plan(model: str | None, as_json: bool, **options: Any) -> None:
     """Plan MODEL: does it fit, how fast will it be, what will it cost, which card should be rented.
 
     MODEL is `demo`, a config.json, a folder with one, or a hub id; no weights are fetched. Nothing is built.
     """
     from toolkit.cli.plan_making import question_of
 
+    verified = options.pop("verify")
+    if verified is not None and not Path(verified).is_file():
+        _verify_server(verified, as_json=as_json)
+        return
+    if model is None:
+        raise UsageError("There is no MODEL.", hint="trtk plan demo --gpu a4500")
     question = question_of(model, options)
-    if options["sweep"]:
+    if verified:
+        _verify_log(question, Path(verified), as_json=as_json)
+    elif options["sweep"]:
         _sweep(question, as_json=as_json)
     elif options["compare"] or options["recommend"] or not options["gpu"]:
         _recommend(question, as_json=as_json)
@@ -138,7 +153,6 @@ def _recommend(question: Question, *, as_json: bool) -> None:
 
 def _sweep(question: Question, *, as_json: bool) -> None:
     from toolkit.cli import plan_document, plan_making, plan_views
-    from toolkit.errors import UsageError
     from toolkit.plan import sweep
 
     found = SWEEP.fullmatch(question.options["sweep"].strip())
@@ -160,6 +174,28 @@ def _sweep(question: Question, *, as_json: bool) -> None:
     else:
         plan_views.curve("concurrency", points, cliff)
     _page(question, lambda pages: pages.of_sweep(question, points, cliff))
+
+
+def _verify_server(name: str, *, as_json: bool) -> None:
+    from toolkit.cli import plan_verify
+
+    title, rows = plan_verify.server(name)
+    if as_json:
+        output.document(plan_verify.document(title, rows))
+    else:
+        plan_verify.show(title, rows)
+
+
+def _verify_log(question: Question, path: Path, *, as_json: bool) -> None:
+    from toolkit.cli import plan_verify
+
+    if not question.options["gpu"]:
+        raise UsageError("A log is compared with the plan of one card, and --gpu names none.", hint="Add --gpu a4500.")
+    rows = plan_verify.log(path, _answer(question))
+    if as_json:
+        output.document(plan_verify.document(str(path), rows))
+    else:
+        plan_verify.show(str(path), rows)
 
 
 def _page(question: Question, made: Callable[[Any], str]) -> None:

@@ -91,7 +91,7 @@ def price_options(command: F) -> F:
 
 def has_workload(options: dict[str, Any]) -> bool:
     """Return whether the user said anything about requests."""
-    return any(options.get(name) for name in ("isl", "osl", "trace"))
+    return any(options.get(name) is not None for name in ("isl", "osl", "trace"))
 
 
 def workload_of(options: dict[str, Any], model: ModelSpec) -> Workload:
@@ -104,8 +104,8 @@ def workload_of(options: dict[str, Any], model: ModelSpec) -> Workload:
             raise UsageError("--trace has lengths of its own; --isl and --osl are other ones.", hint="Leave them out.")
         return replace(demand.workload_of_trace(_trace(options["trace"])), **load)
     longest = model.max_position_embeddings
-    isl, isl_max = _length("--isl", options["isl"]) or (min(ISL, longest * 3 // 4),) * 2
-    osl, osl_max = _length("--osl", options["osl"]) or (min(OSL, max(1, longest - isl_max)),) * 2
+    isl, isl_max = _length("--isl", options.get("isl")) or (min(ISL, longest * 3 // 4),) * 2
+    osl, osl_max = _length("--osl", options.get("osl")) or (min(OSL, max(1, longest - isl_max)),) * 2
     return Workload(
         isl=isl,
         osl=osl,

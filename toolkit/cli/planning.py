@@ -32,7 +32,7 @@ def plan_of(source: ModelSource, options: dict[str, Any]) -> BuildPlan:
 
     model = models.read(source)
     target = _resolved(target_of(options), model, source, options)
-    asked = asked_of(options)
+    asked = asked_of(options, model)
     of_checkpoint = {**options, "layout": plan.layout_of(target.flow)}
     if target.gpu.is_cpu:
         of_checkpoint["kv_cache"] = _cpu_kv_cache(options["kv_cache"])
@@ -52,11 +52,15 @@ def target_of(options: dict[str, Any]) -> Target:
     return plan.Target(gpu=gpus.get(options["gpu"]), flow=options["flow"], **releases.facts_of(release))
 
 
-def asked_of(options: dict[str, Any]) -> Asked:
-    """Return the limits, ranks and engine options that were set."""
+def asked_of(options: dict[str, Any], model: ModelSpec) -> Asked:
+    """Return the limits, ranks, workload and engine options that were set."""
     from toolkit import plan
+    from toolkit.cli import plan_options
 
+    is_sized = plan_options.has_workload(options) or options.get("concurrency") is not None
     return plan.Asked(
+        workload=plan_options.workload_of(options, model) if is_sized else None,
+        headroom=plan_options.headroom_of(options),
         max_batch_size=options["max_batch_size"],
         max_seq_len=options["max_seq_len"],
         max_num_tokens=options["max_num_tokens"],

@@ -29,6 +29,7 @@ CPU_KV_BYTES = memory.GIB
 #: TensorRT-LLM's default share of free memory for the KV cache.
 KV_FRACTION = 0.9
 TOKENS_PER_BLOCK = 32
+POLICY = "guaranteed_no_evict"
 #: Answers this many times longer than the mean are reserved for nothing most of the time.
 WIDE_ANSWERS = 2.0
 
@@ -133,8 +134,12 @@ def needed_bytes(loaded: Loaded, limits: Limits) -> int:
 
 
 def request_tokens(asked: Asked, seq_len: int) -> int:
-    """Return the tokens of the request that is counted: its answer is taken to be as long as it may be."""
-    return min(seq_len, round(asked.workload.isl) + asked.workload.osl_max) if asked.workload else seq_len
+    """Return the tokens of the request that is counted: its answer as long as it may be, where that is reserved."""
+    load = asked.workload
+    if load is None:
+        return seq_len
+    reserved = load.osl_max if _policy(asked)[0] == POLICY else round(load.osl)
+    return min(seq_len, round(load.isl) + reserved)
 
 
 def _cpu_pool_bytes(loaded: Loaded, asked: Asked) -> int:
@@ -253,7 +258,7 @@ def _policy(asked: Asked) -> tuple[str, str]:
     if load and load.osl_max >= WIDE_ANSWERS * load.osl:
         ratio = load.osl_max / load.osl
         return "max_utilization", f"the longest answer is {ratio:.1f} times the mean: reserving it would idle the cache"
-    return "guaranteed_no_evict", "a request that runs is not thrown out"
+    return POLICY, "a request that runs is not thrown out"
 
 
 def _kv_choices(loaded: Loaded, asked: Asked, limits: Limits, pool: int) -> list[tuple[str, object, str]]:

@@ -7,6 +7,7 @@ import hashlib
 import json
 
 from toolkit.plan import engine_options
+from toolkit.plan.limits import KV_FRACTION, POLICY
 from toolkit.specs import BuildPlan, Choice, Limits, ModelSpec, RepositorySettings, to_json
 
 #: Requests that may wait for each one that runs; beyond that a client is told at once, which costs nobody's memory.
@@ -47,7 +48,12 @@ def parameters(plan: BuildPlan) -> dict[str, str]:
     """Return what NVIDIA's backend must be told of a plan's engine."""
     told = engine_options.parameters(plan.build_flags)
     sliding = windows(plan.conversion.model, plan.limits.max_seq_len)
-    return told | ({"max_attention_window_size": sliding} if sliding else {})
+    found = told | ({"max_attention_window_size": sliding} if sliding else {})
+    if plan.kv_fraction != KV_FRACTION:
+        found["kv_cache_free_gpu_mem_fraction"] = str(plan.kv_fraction)
+    if plan.scheduler_policy != POLICY:
+        found["batch_scheduler_policy"] = plan.scheduler_policy
+    return found
 
 
 def with_repository(
