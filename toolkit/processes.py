@@ -70,13 +70,13 @@ def dead_children(parent: int) -> list[int]:
     return [pid for pid in _pids() if (fields := _stat(pid)) and fields[STATE] == "Z" and int(fields[PARENT]) == parent]
 
 
-def dead_descendants(ancestor: int) -> list[int]:
-    """Return the pids of descendants that ended and that nobody has taken notice of."""
-    parents = {pid: (int(fields[PARENT]), fields[STATE]) for pid in _pids() if (fields := _stat(pid))}
+def descendants(ancestor: int, name: str) -> list[int]:
+    """Return the pids of this name among a process and all that it started."""
+    parents = {pid: int(fields[PARENT]) for pid in _pids() if (fields := _stat(pid))}
     family = {ancestor}
-    while grown := {pid for pid, (parent, _) in parents.items() if parent in family} - family:
+    while grown := {pid for pid, parent in parents.items() if parent in family} - family:
         family |= grown
-    return sorted(pid for pid in family - {ancestor} if parents[pid][1] == "Z")
+    return sorted(pid for pid in family if _read(pid, "comm").decode(errors="replace").strip() == name)
 
 
 def send(one: Process, signal_number: int) -> None:

@@ -78,8 +78,9 @@ def clear(server_id: str, *, was_killed: bool) -> int:
 def _problem(state: dict[str, Any]) -> str:
     if not state["Running"]:
         return f"its container is {state['Status']}"
-    if dead := processes.dead_descendants(int(state["Pid"])):
-        return f"a process in its container died (pid {', '.join(map(str, dead))})"
+    servers = processes.descendants(int(state["Pid"]), "tritonserver")
+    if dead := [pid for server in servers for pid in processes.dead_children(server)]:
+        return f"a model's Python process died in its container (pid {', '.join(map(str, dead))})"
     return ""
 
 
