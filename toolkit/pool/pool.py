@@ -136,7 +136,9 @@ class Pool:
                 await asyncio.sleep(WATCH_S)
                 continue
             decided = decisions.decide(self._as_decided(), time.monotonic())
-            self._drain(getattr(decided, "draining", frozenset()))
+            # What is to leave takes nobody new, from this very moment.
+            leaving = {decided.name} if isinstance(decided, Unload) else set()
+            self._drain(getattr(decided, "draining", frozenset()) | leaving)
             self.show()
             if isinstance(decided, Wait):
                 await self._something_changes(decided.until)
@@ -155,6 +157,7 @@ class Pool:
                 await self._loader.load(entry, held_bytes=self._as_decided().held_bytes)
             except Away:
                 self._is_known = False
+            self._grant(entry)  # before anything is decided: who waited for it is who it was loaded for
 
     def _refuse(self, entry: Entry, decided: Refuse) -> None:
         sentence = (
