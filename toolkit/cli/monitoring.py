@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
@@ -88,7 +89,10 @@ def _asked(names: Sequence[str], urls: Sequence[str]) -> tuple[tuple[ScrapeTarge
     found = _served(names) if names or not urls else []
     found += [(_server_of(url), url) for url in urls]
     scrapes = {url: room.scrape(url) for _, url in found}
-    targets = [_target(server, url, _job(scrapes[url].kinds)) for server, url in found]
+    targets = [
+        replace(_target(server, url, _job(scrapes[url].kinds)), needs_key=scrapes[url].needs_key)
+        for server, url in found
+    ]
     return tuple(targets), room.seen(scrapes.values())
 
 

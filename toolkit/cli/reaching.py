@@ -10,7 +10,6 @@ from toolkit.errors import MissingError, ServerError, UnknownName, UsageError
 if TYPE_CHECKING:
     from toolkit.specs import Endpoint
 
-GATEWAY = "gateway"
 START_HINT = "Start one with `trtk serve ENGINE --detach`, or give --url."
 
 
@@ -44,9 +43,10 @@ def triton_url(endpoint: Endpoint) -> str:
 
 
 def gateway_metrics(endpoint: Endpoint) -> tuple[str, ...]:
-    """Return where the gateway of a server says its metrics, where there is one."""
-    return tuple(
-        f"{companion.url.removesuffix('/').removesuffix('/v1')}/metrics"
-        for companion in endpoint.spec.companions
-        if companion.name == GATEWAY and companion.url
-    )
+    """Return where the OpenAI endpoint of a server says its metrics, where there is one."""
+    return tuple(f"{url.removesuffix('/v1')}/metrics" for url in openai_urls(endpoint))
+
+
+def openai_urls(endpoint: Endpoint) -> tuple[str, ...]:
+    """Return the OpenAI endpoint of a server, where there is one: http://127.0.0.1:9000/v1."""
+    return tuple(one.url for one in endpoint.spec.companions if one.url.endswith("/v1"))

@@ -8,7 +8,7 @@ import select
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import click
@@ -88,21 +88,40 @@ class Watch:
         end = status.endpoint
         if status.state == "dead":
             return Seen(name=end.name, state="dead", why=f"`trtk logs {end.name}` shows its log; was pid {end.pid}.")
-        return self._read(
+        seen = self._read(
             end.metrics_url, name=end.name, state=status.state, why=status.problem, uptime_s=status.uptime_s
         )
+        for url in reaching.gateway_metrics(end):
+            seen = self._with_gateway(seen, url)
+        return seen
+
+    def _with_gateway(self, seen: Seen, url: str) -> Seen:
+        from toolkit import monitoring
+
+        try:
+            now, before = self._reading(url)
+        except (ServerError, MissingError) as error:
+            return replace(seen, why=seen.why or f"OpenAI endpoint: {error}")
+        return replace(seen, gateway=monitoring.gateway_figures(now, before))
+
+    def _reading(self, url: str) -> tuple[Scrape, Scrape | None]:
+        """Read an exporter; return that and the oldest reading that rates are over."""
+        from toolkit import monitoring
+
+        now = monitoring.scrape(url)
+        kept = [one for one in self.readings.get(url, ()) if now.taken_at_s - one.taken_at_s <= WINDOW_S]
+        self.readings[url] = [*kept, now]
+        return now, kept[0] if kept else None
 
     def _read(self, url: str, *, name: str, state: str, why: str = "", uptime_s: float | None = None) -> Seen:
         from toolkit import monitoring
         from toolkit.cli.top_view import Seen
 
         try:
-            now = monitoring.scrape(url)
+            now, before = self._reading(url)
         except ServerError as error:
             return Seen(name=name, state=state or "not reached", why=why or str(error), uptime_s=uptime_s, url=url)
-        kept = [one for one in self.readings.get(url, ()) if now.taken_at_s - one.taken_at_s <= WINDOW_S]
-        self.readings[url] = [*kept, now]
-        made = monitoring.figures(now, kept[0] if kept else None)
+        made = monitoring.figures(now, before)
         return Seen(name=name, state=state or "answers", why=why, uptime_s=uptime_s, url=url, figures=made)
 
 

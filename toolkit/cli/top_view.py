@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from toolkit.cli.status import duration
 
 if TYPE_CHECKING:
-    from toolkit.monitoring import EngineFigures, GpuFigures, ModelFigures, ServerFigures
+    from toolkit.monitoring import EngineFigures, GatewayFigures, GpuFigures, ModelFigures, ServerFigures
 
 ABSENT = "-"
 BAR_CELLS = 24
@@ -27,6 +27,7 @@ class Seen:
     uptime_s: float | None = None
     url: str = ""
     figures: ServerFigures | None = None
+    gateway: GatewayFigures | None = None
 
 
 def drawn(seen: Sequence[Seen], *, footer: str = "") -> Any:
@@ -36,7 +37,7 @@ def drawn(seen: Sequence[Seen], *, footer: str = "") -> Any:
 
     parts: list[Any] = []
     for one in seen:
-        parts += [_head(one), *(_lines(one.figures) if one.figures else ()), Text()]
+        parts += [_head(one), *(_lines(one) if one.figures else ()), Text()]
     return Group(*parts, Text(footer, style="dim")) if footer else Group(*parts[:-1])
 
 
@@ -55,10 +56,14 @@ def _head(one: Seen) -> Any:
     return line
 
 
-def _lines(figures: ServerFigures) -> list[Any]:
+def _lines(seen: Seen) -> list[Any]:
+    figures = seen.figures
+    assert figures is not None
     parts: list[Any] = [line for engine in figures.engines for line in _engine(engine, len(figures.engines) > 1)]
     if not figures.engines:
         parts.append(_labelled("engine", "its own metrics (nv_trt_llm_*) are not exported here"))
+    if seen.gateway:
+        parts += _gateway(seen.gateway)
     parts.append(_machine(figures))
     parts += [_gpu(index, gpu) for index, gpu in enumerate(figures.gpus)]
     return [*parts, _models(figures.models)]
@@ -82,6 +87,16 @@ def _engine(engine: EngineFigures, is_named: bool) -> list[Any]:
     tokens = f"{number(engine.output_tokens_per_s, 1)} out/s  {number(engine.input_tokens_per_s, 1)} in/s"
     named = [_labelled("engine", engine.model)] if is_named else []
     return [*named, _labelled("requests", requests), cache, _labelled("tokens", tokens)]
+
+
+def _gateway(gateway: GatewayFigures) -> list[Any]:
+    now = (
+        f"{number(gateway.in_flight)} in flight  {number(gateway.waiting)} waiting  "
+        f"{number(gateway.requests_per_s, 2)} req/s  {number(gateway.output_tokens_per_s, 1)} out/s  "
+        f"first {ABSENT if gateway.ttft_ms is None else f'{gateway.ttft_ms:,.0f} ms'}"
+    )
+    statuses = "  ".join(f"{status}: {number(count)}" for status, count in sorted(gateway.requests.items()))
+    return [_labelled("openai", now), *([_labelled("", statuses)] if statuses else [])]
 
 
 def _machine(figures: ServerFigures) -> Any:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from toolkit.errors import MissingError, ServerError
 
 #: A server that is alive answers in milliseconds; a live view must not hang on one that is not.
 TIMEOUT_S = 2.0
+KEY_VARIABLE = "OPENAI_API_KEY"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,6 +30,7 @@ class Scrape:
     taken_at_s: float
     kinds: Mapping[str, str]  # family → counter, gauge, histogram, summary
     samples: tuple[Sample, ...]
+    needs_key: bool = False  # it answers only those who have one
 
     def matching(self, name: str, **labels: str) -> tuple[Sample, ...]:
         """Return the samples of this name that carry these labels."""
@@ -63,7 +66,7 @@ def parse(text: str, *, taken_at_s: float = 0.0) -> Scrape:
 
 
 def scrape(url: str, *, timeout_s: float = TIMEOUT_S) -> Scrape:
-    """Read an exporter over HTTP."""
+    """Read an exporter over HTTP; one that wants a key gets the one in $OPENAI_API_KEY."""
     try:
         import httpx
         import prometheus_client  # noqa: F401 - asked for here, so that the hint comes before anything is drawn
@@ -71,15 +74,23 @@ def scrape(url: str, *, timeout_s: float = TIMEOUT_S) -> Scrape:
         raise MissingError(
             f"Reading metrics needs {missing.name}, which is not installed.", hint="pip install prometheus-client"
         ) from missing
+    key, needs_key = os.environ.get(KEY_VARIABLE), False
     try:
         # A proxy of the environment must not see what goes to loopback.
         answer = httpx.get(url, timeout=timeout_s, trust_env=False)
+        if answer.status_code == httpx.codes.UNAUTHORIZED and key:
+            needs_key = True
+            answer = httpx.get(url, timeout=timeout_s, trust_env=False, headers={"Authorization": f"Bearer {key}"})
     except (httpx.HTTPError, httpx.InvalidURL) as error:
         raise ServerError(f"Nothing answers at {url}: {str(error).rstrip('.')}.", hint="See `trtk status`.") from error
+    if answer.status_code == httpx.codes.UNAUTHORIZED:
+        raise MissingError(
+            f"{url} lets nobody in without a key.", hint=f"Put one of its API keys into ${KEY_VARIABLE}."
+        )
     if answer.status_code != httpx.codes.OK:
         raise ServerError(f"{url} answers with {answer.status_code}.", hint="See `trtk status` for the metrics' URL.")
     try:
-        return parse(answer.text, taken_at_s=time.monotonic())
+        return replace(parse(answer.text, taken_at_s=time.monotonic()), needs_key=needs_key)
     except ValueError as error:
         raise ServerError(
             f"What {url} answers with are no Prometheus metrics.", hint="See `trtk status` for the metrics' URL."

@@ -18,6 +18,8 @@ from toolkit.monitoring.rules import LeftOut
 MARK = "Made by `trtk monitoring`"
 TEMPLATES = ("prometheus.yml", "alerts.yml", "alerts_test.yml", "README.md")
 DASHBOARD = "dashboard.json"
+#: Beside prometheus.yml, written by the user: no key is in a file of ours.
+KEY_FILE = "api-key"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,6 +30,7 @@ class ScrapeTarget:
     job: str  # triton, trtk-gateway, dcgm
     address: str  # host:port
     path: str = "/metrics"
+    needs_key: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,6 +51,7 @@ def made(targets: Sequence[ScrapeTarget], exported: Exported) -> Written:
     values = {
         "mark": MARK,
         "jobs": _jobs(targets),
+        "key_file": KEY_FILE,
         "recordings": chosen.recordings,
         "alerts": chosen.alerts,
         "left_out": left_out,
@@ -59,11 +63,11 @@ def made(targets: Sequence[ScrapeTarget], exported: Exported) -> Written:
     return Written(texts=texts, alerts=len(chosen.alerts), panels=panels, left_out=left_out)
 
 
-def _jobs(targets: Sequence[ScrapeTarget]) -> dict[tuple[str, str], list[ScrapeTarget]]:
-    """Return the targets by job and path: one scrape config each."""
-    jobs: dict[tuple[str, str], list[ScrapeTarget]] = {}
+def _jobs(targets: Sequence[ScrapeTarget]) -> dict[tuple[str, str, bool], list[ScrapeTarget]]:
+    """Return the targets by what they have in common: one scrape config each."""
+    jobs: dict[tuple[str, str, bool], list[ScrapeTarget]] = {}
     for target in targets:
-        jobs.setdefault((target.job, target.path), []).append(target)
+        jobs.setdefault((target.job, target.path, target.needs_key), []).append(target)
     return jobs
 
 
