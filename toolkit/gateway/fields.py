@@ -29,7 +29,7 @@ class Number:
             word = "an integer" if self.is_whole else "a number"
             raise bad(f"'{name}' is {_shown(value)}; it must be {word}.", param=name)
         if not self.lowest <= value <= self.highest:
-            raise bad(f"'{name}' is {value}; it must be from {self.lowest:g} to {self.highest:g}.", param=name)
+            raise bad(f"'{name}' is {value}; it must be from {self.lowest} to {self.highest}.", param=name)
         return value
 
 

@@ -1,0 +1,119 @@
+"""What the OpenAI endpoint costs: the gateway's streams, Triton's own over gRPC, and the bare pipeline, same requests.
+
+    python benchmarks/openai_against_bare.py engines/demo-int4 --rounds 5
+
+The three take turns in each round, so that a noisy machine hits all of them. The two served sides include their
+client, on the same cores. Besides tokens per second: the median time to the first token of requests that come one at
+a time, through Triton and through the gateway before it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import statistics
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from triton_against_bare import Bare, parsed, through_triton
+
+from toolkit import bench, files, serve, specs
+from toolkit.bench import prompts as wording
+from toolkit.gateway.config import GatewayConfig
+from toolkit.specs import Companion, LoadProfile, ServeSpec
+
+MODEL, FRONT = "demo", "ensemble"
+
+
+def main() -> None:
+    """Print a line per round and the medians."""
+    options = parsed()
+    engine = options.engine.resolve()
+
+    def texts(number: int, count: int) -> tuple[str, ...]:
+        """Return a round's prompts: new ones each time, or prefix caching would skip the prefill."""
+        return tuple(wording.made(seed=number, index=i, tokens=options.isl) for i in range(count))
+
+    bare = Bare(engine, options.concurrency, options.osl)
+    bare.run(texts(0, options.concurrency))
+    with tempfile.TemporaryDirectory() as folder:
+        spec, gateway = served(engine, Path(folder) / "gateway.json")
+        endpoint = serve.start(spec)
+        triton = LoadProfile(url=f"grpc://{endpoint.grpc_url}", concurrency=options.concurrency, osl=options.osl)
+        sides = {
+            "triton": triton,
+            "openai": dataclasses.replace(triton, url=f"openai+{gateway.url}", model=MODEL, endpoint="completions"),
+        }
+        try:
+            for profile in sides.values():
+                rate(profile, texts(1, options.concurrency))
+            ratios, rates = [], []
+            for number in range(options.rounds):
+                prompts = {name: texts(10 + 3 * number + i, options.requests) for i, name in enumerate(sides)}
+                measured = {name: rate(sides[name], prompts[name]) for name in turned(sides, number)}
+                measured["bare"] = bare.run(texts(12 + 3 * number, options.requests))
+                rates.append(measured)
+                ratios.append({name: measured[name] / measured["bare"] for name in sides})
+                print(json.dumps({"round": number + 1, **rounded(measured), "of bare": rounded(ratios[-1])}))
+            ttft = {name: first_token_ms(sides[name], texts(900 + i, 40)) for i, name in enumerate(sides)}
+        finally:
+            serve.stop(endpoint.name)
+    for name in sides:
+        of_bare = sorted(one[name] for one in ratios)
+        print(
+            f"{name}: median {statistics.median(of_bare):.3f} of bare (from {of_bare[0]:.3f} to {of_bare[-1]:.3f}), "
+            f"{statistics.median(one[name] for one in rates):.1f} tok/s; first token p50 {ttft[name]:.1f} ms alone"
+        )
+    print(f"bare: {statistics.median(one['bare'] for one in rates):.1f} tok/s")
+    print(f"the gateway adds {ttft['openai'] - ttft['triton']:.1f} ms to the first token (p50)")
+
+
+def served(engine: Path, config_file: Path) -> tuple[ServeSpec, Companion]:
+    """Return a server with a gateway; the gateway's configuration is written."""
+    spec = serve.free_from(ServeSpec(name="benchmark", repository=str(engine / "model_repository"), backend="embedded"))
+    port = max(spec.http_port, spec.grpc_port, spec.metrics_port) + 11
+    config = GatewayConfig(
+        host="127.0.0.1",
+        port=port,
+        triton_grpc=f"127.0.0.1:{spec.grpc_port}",
+        triton_http=f"http://127.0.0.1:{spec.http_port}",
+        models={MODEL: FRONT},
+        created=int(time.time()),
+    )
+    files.write_json(config_file, specs.to_json(config))
+    url = f"http://127.0.0.1:{port}"
+    gateway = Companion(
+        name="openai",
+        argv=(sys.executable, "-m", "toolkit.gateway", str(config_file)),
+        ready_url=f"{url}/health/ready",
+        url=f"{url}/v1",
+        ports={"--openai-port": port},
+    )
+    return dataclasses.replace(spec, companions=(gateway,)), gateway
+
+
+def rate(profile: LoadProfile, prompts: tuple[str, ...]) -> float:
+    """Return output tokens per second; every request must have given all its tokens."""
+    return through_triton(dataclasses.replace(profile, prompts=prompts, requests=len(prompts)))
+
+
+def first_token_ms(profile: LoadProfile, prompts: tuple[str, ...]) -> float:
+    """Return the median time to the first token of requests that come one after another."""
+    run = bench.run(dataclasses.replace(profile, prompts=prompts, requests=len(prompts), concurrency=1, osl=4))
+    return statistics.median(1000 * (record.first_token_s - record.sent_s) for record in run.records)
+
+
+def turned(sides: dict[str, LoadProfile], number: int) -> list[str]:
+    """Return the sides' names, the other way round in every second round."""
+    return list(sides) if number % 2 else list(reversed(sides))
+
+
+def rounded(values: dict[str, float]) -> dict[str, float]:
+    """Return figures that can be read."""
+    return {name: round(value, 3) for name, value in values.items()}
+
+
+if __name__ == "__main__":
+    main()
