@@ -45,7 +45,7 @@ def _own_state(tmp_path, monkeypatch):
 
 
 @pytest.fixture
-def spec(engine, image, network):
+def spec(engine, image, network):  # noqa: ARG001 - the image must be there
     http, grpc, metrics = free_ports(3)
     return ServeSpec(
         name="boxed",
@@ -145,7 +145,7 @@ def test_a_stop_cleans_up_after_a_server_whose_every_process_was_killed(docker_d
     assert (containers_of(docker_daemon, server_id), serve.running()) == ([], ())
 
 
-def test_an_image_that_is_not_there_is_said_before_anything_starts(spec, docker_daemon):
+def test_an_image_that_is_not_there_is_said_before_anything_starts(spec):
     nowhere = dataclasses.replace(spec.container, image="127.0.0.1:1/none:1")
 
     with pytest.raises(MissingError, match=r"The image 127\.0\.0\.1:1/none:1 could not be pulled"):
@@ -154,7 +154,7 @@ def test_an_image_that_is_not_there_is_said_before_anything_starts(spec, docker_
     assert (serve.running(), list(records.folder().glob("*.json"))) == ((), [])
 
 
-def test_what_is_served_is_what_was_first_pinned(spec, docker_daemon, image):
+def test_what_is_served_is_what_was_first_pinned(spec, image):
     """A tag that moves between a start and a restart changes nothing."""
     from toolkit.serve import backend
     from toolkit.specs import no_progress
