@@ -34,6 +34,12 @@ class PooledModel:
     size: Size  # as computed; what is measured takes its place
     is_pinned: bool = False
 
+    @property
+    def holders(self) -> tuple[str, ...]:
+        """Return the parts that take memory: an ensemble takes none."""
+        is_ensemble = len(self.parts) > len(self.loaded)
+        return tuple(part for part in self.parts if not (is_ensemble and part == self.name))
+
 
 @dataclass(frozen=True, kw_only=True)
 class PoolConfig:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 
 from toolkit.pool.config import PoolConfig
 from toolkit.pool.control import Away, Control, ControlError, waiting_parts
@@ -15,7 +15,9 @@ from toolkit.pool.lending import Entry, NotHad
 from toolkit.pool.measuring import Measured
 
 SAMPLE_S, POLL_S = 0.2, 0.05
-#: How long a model may take to leave memory, and when it is told again.
+#: How long requests of others than the gateway may go on, how long a model may then take to leave memory, and when
+#: it is told again.
+DRAIN_TIMEOUT_S = 60.0
 UNLOAD_TIMEOUT_S, UNLOAD_RETRY_S = 120.0, 10.0
 #: Requests after which a model's peak says what it takes at work.
 TELLING_REQUESTS = 64
@@ -114,25 +116,42 @@ class Loader:
             await asyncio.sleep(SAMPLE_S)
 
     async def _clear(self, entry: Entry) -> str:
-        """Take every part out of Triton; return what is still there after a long time."""
-        told = entry.model.loaded
-        for part in (*told, *(part for part in entry.model.parts if part not in told)):
+        """Take every part out of Triton; return what is still there after a long time.
+
+        Steps that leave before their ensemble has ended what it still does leave that unfinished for ever.
+        """
+        model = entry.model
+        steps = tuple(part for part in model.parts if part not in model.loaded)
+        await self._unload_all(model.loaded)
+        await self._gone(model.loaded, timeout_s=DRAIN_TIMEOUT_S)
+        await self._unload_all(steps)
+        if left := await self._gone(model.holders, timeout_s=UNLOAD_TIMEOUT_S):
+            return left
+        deadline = time.monotonic() + UNLOAD_TIMEOUT_S
+        while (left := await self._alive(entry)) and time.monotonic() < deadline:
+            await asyncio.sleep(POLL_S)
+        return left
+
+    async def _unload_all(self, parts: Sequence[str]) -> None:
+        for part in parts:
             with contextlib.suppress(ControlError):  # one that is not loaded; what counts is what is there after it
                 await self._control.unload(part)
-        deadline = time.monotonic() + UNLOAD_TIMEOUT_S
+
+    async def _gone(self, parts: Sequence[str], *, timeout_s: float) -> str:
+        """Wait until Triton has none of some parts; return what it still has."""
+        deadline = time.monotonic() + timeout_s
         while True:
-            left = await self._left(entry)
+            try:
+                left = waiting_parts(await self._control.states(), parts)
+            except Away:
+                left = []  # with Triton go its models
+            except ControlError:
+                left = list(parts)  # asked again: a machine at its limits may be slow to answer
             if not left or time.monotonic() > deadline:
-                return left
+                return f"Triton still has {', '.join(left)}" if left else ""
             await asyncio.sleep(POLL_S)
 
-    async def _left(self, entry: Entry) -> str:
-        try:
-            parts = waiting_parts(await self._control.states(), entry.model.parts)
-        except Away:
-            parts = []  # with Triton go its models
-        if parts:
-            return f"Triton still has {', '.join(parts)}"
+    async def _alive(self, entry: Entry) -> str:
         if self._config.is_measured:
             found = await asyncio.to_thread(self._measure, self._config.repository)
             if alive := self.living(entry, found):
