@@ -219,6 +219,30 @@ def test_a_foreground_server_that_dies_is_an_error_with_code_6(home, port_option
 
 
 @pytest.mark.server
+def test_a_foreground_server_that_dies_is_started_again_and_says_so(home, port_options):
+    running = foreground(home, "serve", "echo", "--restart", "on-failure:1", *port_options)
+    try:
+        pid = int(re.search(r"pid (\d+)", running.stdout.readline())[1])
+        os.kill(pid, signal.SIGKILL)
+        wait_until(lambda: "started again 1 time;" in trtk(home, "status")[1], timeout_s=60)
+        wait_until(lambda: trtk(home, "status", "--check")[0] == 0, timeout_s=60)
+        assert f"  started again 1 time; The server 'echo' (pid {pid}) ended by SIGKILL.\n" in trtk(home, "status")[1]
+        again = json.loads(trtk(home, "status", "--json")[1])["servers"][0]["endpoint"]["pid"]
+        os.kill(again, signal.SIGKILL)
+        _, said = running.communicate(timeout=30)
+    finally:
+        running.kill()
+        running.communicate()
+
+    assert f"The server 'echo' (pid {pid}) ended by SIGKILL. Starting it again in 1 s (1 of 1).\n" in said
+    assert f"\nError: The server 'echo' (pid {again}) ended by SIGKILL.\n" in said
+    assert "\nIt was started again 1 times in a row.\n" in said
+    assert running.returncode == 6
+    wait_until(lambda: processes_of(home) == [])
+    assert trtk(home, "status") == (0, "No server is running. `trtk serve` starts one.\n", "")
+
+
+@pytest.mark.server
 def test_a_broken_model_exits_6_and_its_log_can_be_read_afterwards(home, port_options):
     (home / "echo/ensemble/1/model.py").write_text("import nosuchlibrary\n")
 
@@ -242,6 +266,41 @@ def test_a_dry_run_says_the_command_and_writes_nothing(home, port_options):
     assert sorted(document["environment"]) == ["LD_LIBRARY_PATH", "PATH", "TRTK_SERVER_ID", "TRTK_STOP_FILE"]
     assert not (home / "state").exists()
     assert not (home / "cache").exists()
+
+
+def test_a_unit_runs_the_same_command_with_what_was_said(home, tmp_path):
+    words = ["--http-port", "9100", "--name", "mine", "--restart", "on-failure:2", "--memory-limit", "4g"]
+
+    code, out, _ = trtk(home, "serve", "echo", "--emit", "systemd-user", *words)
+
+    (line,) = [line for line in out.splitlines() if line.startswith("ExecStart=")]
+    program, *rest = line.removeprefix("ExecStart=").split(" serve ")
+    assert (code, rest) == (0, [f"{home}/echo --name mine --http-port 9100 --restart no"])
+    assert Path(program.split()[0]).is_absolute()
+    assert {"MemoryMax=4294967296", "StartLimitBurst=3", f"WorkingDirectory={home}"} < set(out.splitlines())
+    written = trtk(home, "serve", "echo", "--emit", "systemd-user", "-o", tmp_path / "x.service", *words)
+    assert (written[0], written[1], (tmp_path / "x.service").read_text()) == (0, "", out)
+    assert not (home / "state").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--restart", "always"], "--restart always is no policy."),
+        (
+            ["--image", "x", "--cpus", "2"],
+            "--image, --cpus is for containers; this server is a process of this machine.",
+        ),
+        (["--emit", "compose"], "A compose file runs containers."),
+        (["--backend", "docker", "--image", "x"], "{home}/echo is a bare repository"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_options_that_do_not_fit_are_refused(home, words, said):
+    code, out, err = trtk(home, "serve", "echo", *words)
+
+    assert (code, out) == (2, "")
+    assert f"Error: {said.format(home=home)}" in err
 
 
 @pytest.mark.parametrize(

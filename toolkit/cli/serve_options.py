@@ -129,14 +129,14 @@ def _container(target: Target, options: dict[str, Any]) -> ContainerOptions:
     from toolkit.cli.serve_gpus import chosen
     from toolkit.specs import ContainerOptions
 
-    if _backend(target, options["backend"]) != "docker" or not target.artefact:
+    if _backend(target, options["backend"]) != "docker":
         _need_no_container(options)
         # systemd holds a process of this machine to these two.
         return ContainerOptions(memory_bytes=options["memory_limit"], cpus=options["cpus"] or 0.0)
     return ContainerOptions(
         image=options["image"] or "",
         network=options["network"],
-        gpu_uuids=chosen(target.artefact, options["gpus"]),
+        gpu_uuids=chosen(target.artefact, options["gpus"]) if target.artefact else (),
         memory_bytes=options["memory_limit"],
         cpus=options["cpus"] or 0.0,
         shm_bytes=options["shm_size"],
