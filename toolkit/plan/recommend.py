@@ -31,6 +31,8 @@ UTILISATION = 0.7
 ONE = (Sharding(),)
 OVER_PCIE = (Sharding(pp=2), Sharding(tp=2), Sharding(pp=4), Sharding(tp=2, pp=2), Sharding(pp=8))
 OVER_NVLINK = (Sharding(tp=2), Sharding(tp=4), Sharding(tp=8))
+#: Fewer requests at once than this leave a card idle: more ranks may be cheaper for the cache that they add.
+STARVED = 16
 #: A card whose NVLink is a bridge between two.
 BRIDGED_GB_PER_S = 250.0
 
@@ -167,6 +169,7 @@ def _of_card(
 ) -> Option | Rejected:
     """Return one copy a card where it fits, else the fewest cards that hold one; and more ranks where one is slow."""
     gpu = target.gpu
+    best: Option | None = None
     nearest: Rejected | None = None
     for sharding in (*ONE, *_ways(gpu)):
         try:
@@ -184,13 +187,19 @@ def _of_card(
                 is_helped_by_ranks=math.isfinite(miss) or sharding != Sharding(),
             )
         if isinstance(found, Option):
-            return found
+            best = found if best is None else min(best, found, key=_rank)
+            if found.candidate.sizing.max_concurrency >= STARVED:
+                break
+            continue
+        if best:
+            break
         if nearest is None or found.miss < nearest.miss:
             nearest = found
         if not found.is_helped_by_ranks:
             break
-    assert nearest, "one rank was tried"
-    return nearest
+    found_or_not = best or nearest
+    assert found_or_not, "one rank was tried"
+    return found_or_not
 
 
 def parallel_of(sharding: Sharding) -> str:

@@ -1,0 +1,249 @@
+"""`trtk plan`: the document that design.md names, offline, in 80 columns; nonsense gets a sentence."""
+
+import json
+
+import pytest
+from click.testing import CliRunner
+
+from toolkit.cli import main
+from toolkit.cli.plan_views import BAR_WIDTH, widths
+
+LLAMA_8B = {
+    "architectures": ["LlamaForCausalLM"],
+    "hidden_size": 4096,
+    "intermediate_size": 14336,
+    "num_attention_heads": 32,
+    "num_hidden_layers": 32,
+    "num_key_value_heads": 8,
+    "vocab_size": 128256,
+    "max_position_embeddings": 131072,
+    "rope_theta": 500000.0,
+}
+LOAD = ["--isl", "1024", "--osl", "256", "--concurrency", "16"]
+A4500 = ["--gpu", "a4500", "--quant", "int4"]
+
+
+@pytest.fixture
+def config(tmp_path):
+    path = tmp_path / "llama-8b.json"
+    path.write_text(json.dumps(LLAMA_8B))
+    return path
+
+
+def trtk(*arguments, code=0):
+    done = CliRunner().invoke(main, ["plan", *map(str, arguments)], env={"COLUMNS": "80"})
+    assert done.exit_code == code, (done.stdout, done.stderr, done.exception)
+    return done
+
+
+def document(*arguments, code=0):
+    return json.loads(trtk(*arguments, "--json", code=code).stdout)
+
+
+def test_a_plan_has_the_keys_that_others_read(config):
+    found = document(config, *A4500, *LOAD, "--slo", "ttft=500ms", "--slo", "itl=50ms")
+
+    assert found["fits"] is True
+    memory = found["memory_bytes"]
+    assert set(memory) == {"weights", "kv_cache", "activations", "runtime", "free", "total"}
+    assert sum(memory.values()) == 2 * memory["total"]
+    assert found["kv"] == {
+        "bytes_per_token": 131072,
+        "blocks": found["kv"]["max_tokens"] // 32,
+        "tokens_per_block": 32,
+        "max_tokens": memory["kv_cache"] // (32 * 131072) * 32,
+    }
+    assert found["limits"] == {
+        "max_batch_size": 16,
+        "max_concurrency": 16,
+        "max_num_tokens": 2048,
+        "max_seq_len": 1280,
+    }
+    for name in ("ttft_ms", "tpot_ms", "output_tps"):
+        each = found["performance"][name]
+        assert 0 < each["low"] < each["mid"] < each["high"]
+    assert found["performance"]["bound_by"]
+    assert found["cost"]["per_hour"] == 0.35
+    assert found["cost"]["currency"] == "EUR"
+    assert "max_seq_len 1280: the longest prompt and answer of the workload together" in found["reasons"]
+    assert isinstance(found["warnings"], list)
+
+
+def test_a_folder_a_file_and_the_demo_are_planned_without_a_network_or_weights(config, tmp_path, monkeypatch):
+    monkeypatch.setenv("TRTK_CACHE", str(tmp_path / "empty"))
+    folder = tmp_path / "model"
+    folder.mkdir()
+    (folder / "config.json").write_text(config.read_text())
+
+    assert document(folder, *A4500)["kv"] == document(config, *A4500)["kv"]
+    assert document("demo", *A4500)["memory_bytes"]["weights"] < 200e6
+    assert not (tmp_path / "empty").exists()
+    assert [path.name for path in folder.iterdir()] == ["config.json"]
+
+
+def test_what_is_printed_fits_80_columns_and_shows_the_bar(config):
+    text = trtk(config, *A4500, *LOAD, "--explain").stdout
+
+    bar = next(line.strip() for line in text.splitlines() if line.strip().startswith("WWW"))
+    assert len(bar) == BAR_WIDTH
+    assert set(bar) == set("WarK·")
+    assert max(len(line) for line in text.splitlines()) <= 110
+    assert "bound by max_batch_size" in text
+    assert "Latency cliff beyond 16 requests in flight" in text
+    assert "int4 → fp16" in text
+
+
+@pytest.mark.parametrize("sizes", [[1, 1, 1, 1, 1], [10**9, 1, 1, 1, 0], [0, 0, 0, 0, 1], [3, 5, 8, 13, 21]])
+def test_the_parts_of_the_bar_fill_it_and_none_is_lost(sizes):
+    found = widths(sizes)
+
+    assert sum(found) == BAR_WIDTH
+    assert [bool(width) for width in found] == [bool(size) for size in sizes]
+
+
+NONSENSE = {
+    "isl beyond the context": (["--isl", "200000", *A4500], 3, "beyond the model's 131072 positions"),
+    "tp that does not divide": ([*A4500, "--tp", "3"], 3, "--tp 3 does not divide the model's 32 attention heads."),
+    "an slo under the physical limit": ([*A4500, *LOAD, "--slo", "ttft=1ms"], 3, "not 1 with one request alone"),
+    "an slo of no card": (["--slo", "ttft=0.001ms"], 3, "None of these cards carries the load."),
+    "a negative price": ([*A4500, "--price", "-1EUR/h"], 2, "A price of -1EUR/h is below zero."),
+    "a price of nothing": ([*A4500, "--price", "0EUR/h"], 2, "A price of 0EUR/h is none"),
+    "an unknown currency": ([*A4500, "--currency", "XYZ"], 2, "There is no exchange rate for XYZ; there are EUR, USD."),
+    "zero in flight": ([*A4500, "--concurrency", "0"], 2, "--concurrency 0 is not above zero."),
+    "a rate that is no number": ([*A4500, "--rate", "nan"], 2, "--rate nan is not above zero."),
+    "two loads": ([*A4500, "--rate", "1", "--users", "5"], 2, "--rate and --users both say how much comes."),
+    "an unknown card": (["--gpu", "a4501"], 2, "There is no GPU named 'a4501'."),
+    "a format that the card cannot run": (["--gpu", "a4500", "--quant", "fp8"], 3, "fp8 needs sm_89 or newer"),
+    "no tokens": ([*A4500, "--osl", "0"], 2, "--osl 0 is no number of tokens."),
+    "a headroom beyond the card": ([*A4500, "--headroom", "180"], 2, "--headroom 180 is no share of a card."),
+    "a duty of more than always": ([*A4500, "--duty", "2"], 2, "--duty 2 is no share of the time."),
+    "a region without offers": (["--region", "mars"], 2, "No card has a price in mars."),
+    "a sweep backwards": ([*A4500, "--sweep", "concurrency=9..3"], 2, "--sweep concurrency=9..3 is no range."),
+    "more in flight than fit": ([*A4500, *LOAD[:4], "--concurrency", "5000"], 3, "5000 requests of 1280 tokens do not"),
+    "weights that do not fit": (["--gpu", "t4", "--quant", "nvfp4"], 3, "nvfp4 needs sm_100 or newer"),
+}
+
+
+@pytest.mark.parametrize(("arguments", "code", "sentence"), NONSENSE.values(), ids=NONSENSE.keys())
+def test_nonsense_gets_a_sentence(config, arguments, code, sentence):
+    done = trtk(config, *arguments, code=code)
+
+    errors = [line for line in done.stderr.splitlines() if line.startswith("Error: ")]
+    assert len(errors) == 1
+    assert sentence in errors[0]
+
+
+def test_what_does_not_fit_says_what_would(config):
+    done = trtk(config, "--gpu", "rtx-2000-ada", "--quant", "fp16", *LOAD[:4], code=3)
+    found = document(config, "--gpu", "rtx-2000-ada", "--quant", "fp16", *LOAD[:4], code=3)
+
+    assert "Hint: Try --quant fp8." in done.stderr
+    assert found["fits"] is False
+    assert found["reasons"][0].startswith("The weights take 14.96 GiB")
+
+
+def test_cards_are_recommended_where_none_is_named(config):
+    found = document(config, *LOAD[:4], "--users", "500", "--slo", "ttft=500ms", "--slo", "itl=50ms")
+
+    costs = [option["cost"]["per_month"] for option in found["options"]]
+    assert costs == sorted(costs)
+    assert {option["gpu"] for option in found["pareto_front"]} <= {option["gpu"] for option in found["options"]}
+    assert {each["gpu"] for each in found["rejected"]} >= {"cpu", "t4"}
+
+
+def test_cards_are_compared_by_their_best(config):
+    found = document(config, "--compare", "a4500,l4,4090,a10g,h100", *LOAD[:4])
+
+    assert sorted(option["gpu"] for option in found["options"]) == ["a10g", "a4500", "h100-sxm", "l4", "rtx-4090"]
+
+
+def test_the_quality_that_was_measured_stands_beside_the_price(config, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    manifest = {
+        "evaluation": {"ppl": 30.0, "ppl_base": 27.0, "kl": 0.123, "top1": 0.8, "tokens": 100},
+        "model": {"name": str(config)},
+        "plan": {"conversion": {"recipe": {"name": "int4"}}},
+    }
+    (tmp_path / "engines/one").mkdir(parents=True)
+    (tmp_path / "engines/one/manifest.json").write_text(json.dumps(manifest))
+    (tmp_path / "engines/two").mkdir()
+    (tmp_path / "engines/two/manifest.json").write_text("half a fi")
+
+    found = document(config, "--compare", "a4500", *LOAD[:4])
+
+    assert found["options"][0]["quality"] == {"ppl": 30.0, "ppl_base": 27.0, "kl": 0.123, "top1": 0.8}
+    assert "0.123" in trtk(config, "--compare", "a4500", *LOAD[:4]).stdout
+
+
+def test_a_sweep_names_the_cliff(config):
+    found = document(config, *A4500, *LOAD[:4], "--sweep", "concurrency=1..256")
+
+    cliff = found["cliff"]["concurrency"]
+    assert found["cliff"]["cause"] == "kv_cache"
+    assert [point["is_beyond_cliff"] for point in found["points"]] == [
+        point["concurrency"] > cliff for point in found["points"]
+    ]
+    assert "── cliff" in trtk(config, *A4500, *LOAD[:4], "--sweep", "concurrency=1..256").stdout
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [[*A4500, *LOAD], ["--users", "100"], [*A4500, "--sweep", "concurrency=1..99"]],
+    ids=["one", "cards", "sweep"],
+)
+def test_a_page_is_self_contained(config, tmp_path, arguments):
+    trtk(config, *arguments, "--html", tmp_path / "plan.html")
+
+    page = (tmp_path / "plan.html").read_text()
+    assert page.count("<svg") >= 1
+    assert "nan" not in page.replace("nvfp4", "")
+    assert "http" not in page.replace("http://www.w3.org", "")
+    assert "latency cliff" in page or "Pareto" in page
+
+
+def test_prices_come_from_a_file_and_in_the_asked_currency(config, tmp_path):
+    own = tmp_path / "own.toml"
+    own.write_text(
+        'provider = "rack"\ncurrency = "EUR"\n[rates]\nUSD = 2.0\n[[offers]]\ngpu = "a4500"\nper_gpu_hour = 0.10'
+    )
+
+    found = document(config, *A4500, *LOAD, "--prices", own, "--currency", "usd", "--duty", "0.5")["cost"]
+
+    assert (found["currency"], found["per_hour"], found["duty"]) == ("USD", 0.2, 0.5)
+    assert found["per_million_at_duty"]["mid"] == pytest.approx(2 * found["per_million_output_tokens"]["mid"])
+    assert found["offer"]["provider"] == "rack"
+
+
+def test_a_boot_log_is_compared_with_the_plan(config, tmp_path):
+    log = tmp_path / "boot.log"
+    log.write_text(
+        "[TensorRT-LLM][INFO] Loaded engine size: 5440 MiB\n"
+        "[TensorRT-LLM][INFO] [MemUsageChange] Allocated 6.00 GiB for max tokens in paged KV cache (49152).\n"
+    )
+
+    found = document(config, *A4500, *LOAD, "--verify", log)
+    text = trtk(config, *A4500, *LOAD, "--verify", log).stdout
+
+    rows = {row["what"]: row["is_off"] for row in found["rows"]}
+    assert rows == {"weights": False, "kv_cache": True, "kv_tokens": True, "bytes_per_token": False}
+    assert "kv cache was off by -49%" in text
+
+
+def test_a_log_without_a_word_of_tensorrt_llm_is_refused(config, tmp_path):
+    log = tmp_path / "boot.log"
+    log.write_text("nothing")
+
+    assert "no line of TensorRT-LLM's" in trtk(config, *A4500, "--verify", log, code=2).stderr
+
+
+def test_a_trace_is_the_workload(config, tmp_path):
+    trace = tmp_path / "trace.jsonl"
+    rows = [
+        {"timestamp": 0, "input_length": 100, "output_length": 10},
+        {"timestamp": 5, "input_length": 300, "output_length": 30},
+    ]
+    trace.write_text("\n".join(json.dumps(row) for row in rows))
+
+    found = document(config, *A4500, "--trace", trace)
+
+    assert (found["workload"]["isl"], found["workload"]["osl_max"], found["limits"]["max_seq_len"]) == (200, 30, 330)
