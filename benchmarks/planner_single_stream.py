@@ -1,8 +1,8 @@
 """How wrong the two constants of one card are on a model that they were not fitted to, one request at a time.
 
-A token takes the bytes it reads at the card's rate, and the launches of its layers: the same two terms that the planner
-has for a step of one sequence. They are fitted card by card, since these figures are llama.cpp's and not TensorRT-LLM's,
-on all models but one; what a card's few rows leave open follows the other cards of its memory type.
+A token takes the bytes it reads at the rate of the card, and the launches of its layers: the two terms that the
+planner has for a step of one sequence. They are fitted card by card, since these figures are llama.cpp's and not
+TensorRT-LLM's, on all models but one; what a card's few rows leave open follows the other cards of its memory type.
 """
 
 from __future__ import annotations

@@ -27,7 +27,7 @@ class ServerSetup:
     gpu: GpuSpec
     recipe: QuantRecipe
     limits: Limits
-    kv_capacity_tokens: float  # that all requests in flight share
+    kv_capacity_tokens: float  # that all requests in flight share, windows counted for requests like the workload's
     kv_element_bytes: int = 2
     is_chunked: bool = True  # long prompts are read in pieces of max_num_tokens
     speculation: Speculation | None = None
@@ -99,5 +99,7 @@ class Calibration:
     step_ms: float  # of every step, whatever its batch
     log_sd: float  # of the points around the fitted curve
     points: tuple[CalibrationPoint, ...]
+    #: Requests in flight → factor of a step's time that the three constants do not explain; between them, a line.
+    bends: tuple[tuple[float, float], ...] = ()
     date: str
     versions: Mapping[str, str] = field(default_factory=dict)

@@ -17,7 +17,7 @@ from toolkit.plan.speed.flow import (
     open_loop,
     steady,
 )
-from toolkit.plan.speed.rates import Basis, architecture_of, basis_of, calibrated
+from toolkit.plan.speed.rates import GIGA, TERA, Basis, architecture_of, basis_of, calibrated
 from toolkit.plan.speed.shapes import shape_of
 from toolkit.plan.speed.steps import BOUND_BY
 from toolkit.specs import (
@@ -31,7 +31,7 @@ from toolkit.specs import (
     Workload,
 )
 
-__all__ = ["Estimate", "estimate", "predict", "throughput_at"]
+__all__ = ["Estimate", "estimate", "predict", "reached", "throughput_at"]
 
 #: More requests would gain throughput by at least this share of what the batch grows, so the limit is what binds.
 LIMIT_BINDS = 0.25
@@ -77,7 +77,8 @@ def estimate(
     basis = basis_of(setup, shape, constants)
     if calibration is not None:
         basis = calibrated(basis, calibration, setup.gpu)
-    line = Line(setup=setup, workload=workload, shape=shape, rates=basis.rates)
+    bends = calibration.bends if calibration is not None else ()
+    line = Line(setup=setup, workload=workload, shape=shape, rates=basis.rates, bends=bends)
     ceiling = ceiling_of(line)
     if workload.rate_rps is not None:
         flow = open_loop(line, ceiling, workload.rate_rps)
@@ -86,6 +87,12 @@ def estimate(
     else:
         flow = steady(line, ceiling.requests)
     return Estimate(line=line, basis=basis, ceiling=ceiling, flow=flow)
+
+
+def reached(setup: ServerSetup, constants: SpeedConstants) -> tuple[float, float, float]:
+    """Return TFLOPS, GB/s and milliseconds a step: a calibration's constants, before anything is measured."""
+    rates = basis_of(setup, shape_of(setup), constants).rates
+    return 1.0 / (rates.flop * TERA), 1.0 / (rates.weight_byte * GIGA), 1e3 * (rates.step + rates.launch)
 
 
 def throughput_at(found: Estimate, in_flight: float) -> float:
@@ -120,9 +127,8 @@ def _log_sd(found: Estimate, constants: SpeedConstants) -> float:
     if not _is_full(found) or found.ceiling.limit != KV_CACHE:
         return sd
     # What the cache gets is what everything else leaves: a GiB more or less there moves a small pool far.
-    pool = found.line.setup.kv_capacity_tokens * sum(
-        group.layers * group.bytes_per_token for group in found.line.shape.cached
-    )
+    line = found.line
+    pool = line.setup.kv_capacity_tokens * line.shape.read_bytes(line.workload.tokens) / line.workload.tokens
     doubt = min(0.7, constants.log_sd["memory_bytes"] / max(pool, 1.0))
     return math.hypot(sd, _gain_of_more(found) * doubt)
 

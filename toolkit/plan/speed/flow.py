@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from toolkit.plan import kv_cache
 from toolkit.plan.speed.rates import Rates
 from toolkit.plan.speed.shapes import Shape
 from toolkit.plan.speed.steps import Step, parts_of
@@ -50,6 +51,7 @@ class Line:
     workload: Workload
     shape: Shape
     rates: Rates
+    bends: tuple[tuple[float, float], ...] = ()  # of a calibration
 
     @property
     def new_tokens(self) -> float:
@@ -83,14 +85,10 @@ def accepted_tokens(speculation: Speculation | None) -> float:
 def ceiling_of(line: Line) -> Ceiling:
     """Return how many requests the KV cache, max_batch_size and max_num_tokens let in."""
     limits, workload = line.setup.limits, line.workload
-    # Bytes and tokens of the pool are those of a token inside every window.
-    each = kv_cache.bytes_per_token(line.shape.cached)
-    pool = line.setup.kv_capacity_tokens * each
-    needed = kv_cache.bytes_of_request(line.shape.cached, math.ceil(workload.tokens))
     # A step reads what the ends of other requests make room for, and gives every sequence its token.
     per_sequence = line.checked + line.new_tokens / workload.osl * line.accepted
     found = {
-        KV_CACHE: pool / needed if needed else math.inf,
+        KV_CACHE: line.setup.kv_capacity_tokens / workload.tokens,
         BATCH_SIZE: float(limits.max_batch_size),
         NUM_TOKENS: max(1.0, limits.max_num_tokens / per_sequence),
     }
@@ -113,7 +111,22 @@ def mean_work(line: Line, in_flight: float) -> Step:
 
 def mean_step(line: Line, in_flight: float) -> dict[str, float]:
     """Return the seconds of the mean step by part."""
-    return _with_drafts(line, parts_of(line.shape, line.rates, mean_work(line, in_flight)))
+    parts = _with_drafts(line, parts_of(line.shape, line.rates, mean_work(line, in_flight)))
+    bend = bend_at(line.bends, in_flight)
+    return {part: seconds * bend for part, seconds in parts.items()} if bend != 1.0 else parts
+
+
+def bend_at(bends: Sequence[tuple[float, float]], in_flight: float) -> float:
+    """Return the factor between the measured loads, a line over their logarithms; beyond them, that of the last."""
+    if not bends:
+        return 1.0
+    if in_flight <= bends[0][0]:
+        return bends[0][1]
+    for (low, below), (high, above) in itertools.pairwise(bends):
+        if in_flight <= high:
+            share = math.log(in_flight / low) / math.log(high / low)
+            return below + share * (above - below)
+    return bends[-1][1]
 
 
 def _with_drafts(line: Line, parts: dict[str, float]) -> dict[str, float]:
