@@ -82,7 +82,10 @@ def prompt_text(prompt: str | None) -> str:
         try:
             text = _decoded(Path(where).read_bytes(), where)
         except OSError as error:
-            raise UsageError(f"The prompt's file {where} cannot be read: {error.strerror}.") from error
+            raise UsageError(
+                f"The prompt's file {where} cannot be read: {error.strerror}.",
+                hint="A text that begins with @ comes in a pipe.",
+            ) from error
     else:
         text, where = prompt, "The prompt"
     if not text:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -15,6 +16,10 @@ if TYPE_CHECKING:
     from toolkit.talk import Question, Reply
 
 F = TypeVar("F", bound=Callable[..., Any])
+#: Control characters, but for tab and line break, as the pictures that Unicode has of them.
+SHOWN = {code: 0x2400 + code for code in range(32) if code not in (9, 10)} | dict.fromkeys(
+    (127, *range(128, 160)), 0x2421
+)
 OPENAI = "openai+"
 DEFAULT_MODEL = "ensemble"
 
@@ -94,8 +99,9 @@ def counted(count: int, unit: str) -> str:
 
 
 def say(piece: str) -> None:
-    """Print a piece of an answer at once."""
-    click.echo(piece, nl=False)
+    """Print a piece of an answer at once: as it is, but on a terminal without what would command the terminal."""
+    sys.stdout.write(piece.translate(SHOWN) if sys.stdout.isatty() else piece)
+    sys.stdout.flush()
 
 
 def end_line(text: str) -> None:

@@ -39,10 +39,12 @@ async def ask(url: str, question: Question, hearing: Hearing) -> None:
             if not question.is_streaming:
                 take(await response.body(), hearing)
                 return
+            is_over = False
             async for data in http1.server_sent_events(response):
+                is_over = is_over or data == DONE
                 if data and data != DONE:
                     take(data, hearing)
-        if hearing.finish_reason is None:
+        if hearing.finish_reason is None and not is_over:
             raise SendFailed("stream_broken", "The stream ended before the answer did.")
     finally:
         await client.close()
