@@ -89,13 +89,14 @@ def host_bytes() -> int:
 
 def predictor() -> Callable[[ServerSetup, Workload], Prediction]:
     """Return the time model with what it was fitted to, and what was measured on the card."""
-    from toolkit import speeds
+    from toolkit import calibration, speeds
     from toolkit.plan import speed
 
-    constants = speeds.constants()
+    constants, known = speeds.constants(), calibration.read_all()
 
     def predict(setup: ServerSetup, workload: Workload) -> Prediction:
-        return speed.predict(setup, workload, constants=constants, calibration=None)
+        own = calibration.best_for(setup.gpu.name, setup.recipe, among=known)
+        return speed.predict(setup, workload, constants=constants, calibration=own)
 
     return predict
 
