@@ -42,6 +42,12 @@ def triton_url(endpoint: Endpoint) -> str:
     return f"grpc://{endpoint.grpc_url}" if has_grpc else endpoint.http_url
 
 
+def url_to_ask(endpoint: Endpoint) -> str:
+    """Return where a person's question goes: Triton, but where its models come and go, who brings them."""
+    pooled = openai_urls(endpoint) if endpoint.spec.is_pool else ()
+    return f"openai+{pooled[0]}" if pooled else triton_url(endpoint)
+
+
 def gateway_metrics(endpoint: Endpoint) -> tuple[str, ...]:
     """Return where the OpenAI endpoint of a server says its metrics, where there is one."""
     return tuple(f"{url.removesuffix('/v1')}/metrics" for url in openai_urls(endpoint))

@@ -69,7 +69,7 @@ def partner(settings: Mapping[str, Any]) -> Partner:
     if url:
         talk.check(url)
     else:
-        url = reaching.triton_url(reaching.ready_server(name, choose="--name"))
+        url = reaching.url_to_ask(reaching.ready_server(name, choose="--name"))
     # An OpenAI endpoint says which models it has; the first is meant where none is named.
     return Partner(url=url, model=settings["model"] or ("" if url.startswith(OPENAI) else DEFAULT_MODEL))
 
