@@ -57,7 +57,7 @@ def of_plan(question: Question, answer: Answer) -> str:
         ),
     ]
     figures = [("Memory of a card, GiB", "", plan_charts.stacked_bar(parts)), *_curves(points, cliff)]
-    title = f"{question.name}: {made.recipe.name} on {made.setup.gpu.title}"
+    title = f"{plan_views.title(question.name)}: {made.recipe.name} on {made.setup.gpu.title}"
     notes = [*plan_document.faults(question, answer), *plan_document.warnings(question, answer)]
     return _page(title, question, cards=cards, notes=notes, figures=figures, tables=tables)
 
@@ -65,7 +65,10 @@ def of_plan(question: Question, answer: Answer) -> str:
 def of_sweep(question: Question, points: list[Point], cliff: Cliff) -> str:
     """Return the page of a sweep."""
     return _page(
-        f"{question.name}: as the load grows", question, figures=_curves(points, cliff), notes=[cliff.sentence]
+        f"{plan_views.title(question.name)}: as the load grows",
+        question,
+        figures=_curves(points, cliff),
+        notes=[cliff.sentence],
     )
 
 
@@ -83,7 +86,9 @@ def of_recommendation(question: Question, found: Recommendation, quality: dict[s
     if priced:
         figures.append(("Cost against time per token", "The line is the Pareto front.", _front(priced, found.front)))
     notes = [] if found.options or not found.nearest else [plan_views.nearest(found.nearest)]
-    return _page(f"{question.name}: which card", question, figures=figures, tables=tables, notes=notes)
+    return _page(
+        f"{plan_views.title(question.name)}: which card", question, figures=figures, tables=tables, notes=notes
+    )
 
 
 def _curves(points: list[Point], cliff: Cliff) -> list[tuple[str, str, str]]:

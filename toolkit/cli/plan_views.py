@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from toolkit.cli import output, plan_document
@@ -15,6 +17,7 @@ if TYPE_CHECKING:
 
 GIB = 1 << 30
 BAR_WIDTH = 60
+LINE_WIDTH, LABEL_WIDTH = 80, 10
 #: In the order of the bar; each part has a letter of its own, so that it reads without colours.
 PARTS = (
     ("weights", "W", "blue"),
@@ -35,26 +38,29 @@ def show(question: Question, answer: Answer, *, is_explained: bool) -> None:
     ranks = parallel_of(made.sharding)
     where = made.setup.gpu.title + (f", {ranks} on {made.gpus} cards" if made.gpus > 1 else "")
     faults = plan_document.faults(question, answer)
-    output.text(f"{question.name}, {made.recipe.name} on {where}: {'does not fit' if faults else 'fits'}")
+    output.text(f"{title(question.name)}, {made.recipe.name} on {where}: {'does not fit' if faults else 'fits'}")
     for fault in faults:
-        output.text(f"  ! {fault}")
+        labelled("  !", fault)
     bar(sizing.memory, each="on each card" if made.gpus > 1 else "")
     kv, limits = sizing.kv, sizing.limits
-    output.text(
-        f"KV cache  {kv.max_tokens} tokens = {kv.blocks} blocks of {kv.tokens_per_block}; {kv.bytes_per_token} bytes a "
-        f"token, {made.kv_type or '16 bits'}"
+    labelled(
+        "KV cache",
+        f"{kv.max_tokens} tokens = {kv.blocks} blocks of {kv.tokens_per_block}; {kv.bytes_per_token} bytes a "
+        f"token, {made.kv_type or '16 bits'}",
     )
-    output.text(
-        f"Limits    {limits.max_batch_size} requests a batch, {limits.max_num_tokens} tokens a step, "
-        f"{limits.max_seq_len} tokens a request"
+    labelled(
+        "Limits",
+        f"{limits.max_batch_size} requests a batch, {limits.max_num_tokens} tokens a step, "
+        f"{limits.max_seq_len} tokens a request",
     )
-    output.text(
-        f"Room      {sizing.max_concurrency} requests of {sizing.request_tokens} tokens at once, bound by "
-        f"{sizing.binding}; alone one of {answer.longest_context}"
+    labelled(
+        "Room",
+        f"{sizing.max_concurrency} requests of {sizing.request_tokens} tokens at once, bound by "
+        f"{sizing.binding}; alone one of {answer.longest_context}",
     )
     prediction(answer.prediction, question)
     money(plan_document.cost_of(question, answer), answer.option)
-    output.text(f"Cliff     {sweep.cliff_of(made).sentence}")
+    labelled("Cliff", sweep.cliff_of(made).sentence)
     for line in plan_document.warnings(question, answer):
         output.note(f"Note: {line}")
     if is_explained:
@@ -69,10 +75,10 @@ def bar(memory: MemoryBudget, *, each: str = "") -> None:
     drawn = Text("  ")
     for (_, _, letter, colour), width in zip(sizes, widths([size for _, size, _, _ in sizes]), strict=True):
         drawn.append(letter * width, style=colour)
-    legend = "  ".join(f"{letter} {name.replace('_', ' ')} {size / GIB:.2f}" for name, size, letter, _ in sizes)
+    legend = " ".join(f"{letter} {name.replace('_', ' ')} {size / GIB:.2f}" for name, size, letter, _ in sizes)
     console = output.console(error=False)
     console.print(drawn)
-    output.text(f"  {legend}")
+    labelled("", legend, indent=2)
     output.text(f"  of {memory.total / GIB:.2f} GiB that can be used {each}".rstrip())
 
 
@@ -95,28 +101,30 @@ def prediction(found: Prediction, question: Question) -> None:
         if load.rate_rps
         else "as many as run at once"
     )
-    output.text(f"Load      {load.isl:.0f} tokens in, {load.osl:.0f} out, {asked}")
-    output.text(f"TTFT      {spread(found.ttft_ms)} ms")
-    output.text(f"TPOT      {spread(found.tpot_ms)} ms")
-    output.text(f"Output    {spread(found.output_tps)} tokens/s, bound by {found.bound_by}; {found.provenance}")
+    labelled("Load", f"{load.isl:.0f} tokens in, {load.osl:.0f} out, {asked}")
+    labelled("TTFT", f"{spread(found.ttft_ms)} ms")
+    labelled("TPOT", f"{spread(found.tpot_ms)} ms")
+    labelled("Output", f"{spread(found.output_tps)} tokens/s, bound by {found.bound_by}; {found.provenance}")
 
 
 def money(cost: Cost | None, option: Option | None) -> None:
     """Print what it costs."""
     if cost is None:
-        output.text("Cost      no price is known; --price 0.35EUR/h or --prices FILE gives one")
+        labelled("Cost", "no price is known; --price 0.35EUR/h or --prices FILE gives one")
         return
     offer = cost.offer
     source = f" ({offer.provider}, {offer.kind}, {offer.date})" if offer else ""
     many = f" for {option.gpus} GPUs" if option and option.gpus > 1 else ""
-    output.text(f"Cost      {cost.per_hour:.2f} {cost.currency}/h{many}{source}, {cost.per_month:,.0f} a month;")
     extras = cost.per_month_with_extras
-    line = f"          {extras.low:,.0f} to {extras.high:,.0f} with the extras that bills have"
+    said = (
+        f"{cost.per_hour:.2f} {cost.currency}/h{many}{source}, {cost.per_month:,.0f} a month; {extras.low:,.0f} to "
+        f"{extras.high:,.0f} with the extras that bills have"
+    )
     if cost.per_million_at_duty:
-        line += f"; {spread(cost.per_million_at_duty)} a million tokens out"
-    output.text(line)
+        said += f"; {spread(cost.per_million_at_duty)} a million tokens out"
     if cost.duty < 1 and cost.per_million_output_tokens:
-        output.text(f"          at {cost.duty:.0%} duty; {spread(cost.per_million_output_tokens)} while it is busy")
+        said += f" at {cost.duty:.0%} duty, {spread(cost.per_million_output_tokens)} while it is busy"
+    labelled("Cost", said)
 
 
 def explain(answer: Answer) -> None:
@@ -146,23 +154,23 @@ def recommended(question: Question, found: Recommendation, quality: dict[str, di
     is_load_given = bool(question.workload.rate_rps or question.workload.concurrency)
     cost = "cost/mo" if is_load_given else "per 1M"
     columns = ("card", "quant", "ranks", "x", "each", "TTFT", "TPOT", "tok/s", cost, "KL")
-    title = f"{question.name}: what carries the load, cheapest first"
+    heading = f"{title(question.name)}: what carries the load, cheapest first"
     if found.options:
-        output.table(title, columns, [row(option, quality) for option in found.options[:20]], right=columns[3:])
+        output.table(heading, columns, [row(option, quality) for option in found.options[:20]], right=columns[3:])
         currency = question.options["currency"].upper()
-        output.text(
-            f"x: replicas, each with so many requests in flight; ms; {currency} for all GPUs; KL from trtk eval."
+        labelled(
+            "", f"x: replicas, each with so many requests in flight; ms; {currency} for all GPUs; KL from trtk eval."
         )
         if any(option.is_doubtful for option in found.options[:20]):
             output.text("?: the slow end of the prediction misses the SLO.")
         front = ", ".join(_short(option) for option in found.front)
         if front:
-            output.text(f"Pareto front (cost against time per token): {front}")
+            labelled("", f"Pareto front (cost against time per token): {front}")
     else:
-        output.text(f"{question.name}: nothing carries the load.")
+        output.text(f"{title(question.name)}: nothing carries the load.")
     _rejections(found)
     if not found.options and found.nearest:
-        output.text(nearest(found.nearest))
+        labelled("", nearest(found.nearest))
 
 
 def nearest(miss: Rejected) -> str:
@@ -196,7 +204,21 @@ def curve(name: str, points: list[Point], cliff: Cliff) -> None:
         )
     columns = (name, "TTFT ms", "TPOT ms", "tok/s", "")
     output.table(f"Sweep of {name}", columns, rows, right=columns[:4])
-    output.text(cliff.sentence)
+    labelled("", cliff.sentence)
+
+
+def title(name: str) -> str:
+    """Return a model's name as a headline has it: of a path, its end."""
+    path = Path(name)
+    return path.name if path.exists() else name
+
+
+def labelled(label: str, text: str, *, indent: int | None = None) -> None:
+    """Print a label and a text beside it, in lines of 80 characters."""
+    left = " " * (LABEL_WIDTH if label and indent is None else indent or 0)
+    first = f"{label:<{LABEL_WIDTH}}" if label else left
+    for piece in textwrap.wrap(text, LINE_WIDTH, initial_indent=first, subsequent_indent=left):
+        output.text(piece)
 
 
 def spread(value: Range) -> str:

@@ -66,6 +66,7 @@ def candidate(
         limits=sizing.limits,
         kv_capacity_tokens=_capacity(loaded, sizing),
         kv_element_bytes=kv_cache.BYTES_BY_TYPE[kv_type],
+        tensorrt_llm="" if target.gpu.is_cpu else target.release.tensorrt_llm,
     )
     return Candidate(
         recipe=recipe,
