@@ -5,8 +5,10 @@ import json
 import pytest
 from click.testing import CliRunner
 
+from toolkit import calibration
 from toolkit.cli import main
 from toolkit.cli.plan_views import BAR_WIDTH, widths
+from toolkit.specs import Calibration, CalibrationPoint
 
 LLAMA_8B = {
     "architectures": ["LlamaForCausalLM"],
@@ -247,3 +249,27 @@ def test_a_trace_is_the_workload(config, tmp_path):
     found = document(config, *A4500, "--trace", trace)
 
     assert (found["workload"]["isl"], found["workload"]["osl_max"], found["limits"]["max_seq_len"]) == (200, 30, 330)
+
+
+def test_what_was_calibrated_is_used_from_then_on(config):
+    point = CalibrationPoint(concurrency=1, isl=128, osl=64, output_tps=10.0, ttft_ms=100.0, tpot_ms=100.0)
+    calibration.write(
+        Calibration(
+            gpu="a4500",
+            engine="trtllm",
+            recipe="int4",
+            model="another",
+            compute_tflops=20.0,
+            bandwidth_gb_per_s=64.0,
+            step_ms=1.0,
+            log_sd=0.05,
+            points=(point,),
+            date="2026-11-21",
+        )
+    )
+
+    slow, other = document(config, *A4500, *LOAD), document(config, "--gpu", "l4", "--quant", "int4", *LOAD)
+
+    assert slow["performance"]["provenance"] == "calibrated"
+    assert slow["performance"]["tpot_ms"]["mid"] > 4e9 / 64e9 * 1000
+    assert other["performance"]["provenance"] != "calibrated"
