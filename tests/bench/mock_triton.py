@@ -164,6 +164,10 @@ def asked_of(request) -> int:
     return int.from_bytes(request.raw_input_contents[index], "little")
 
 
+def tokens_of(request) -> int:
+    return request.get("max_tokens") or request["max_completion_tokens"]
+
+
 class Http:
     def __init__(self, mock: Mock) -> None:
         self.mock = mock
@@ -221,14 +225,14 @@ class Http:
         await writer.drain()
 
     async def completion(self, writer, request, request_id="probe", *, is_chat) -> None:
-        script, asked = self.mock.script, request["max_tokens"]
+        script, asked = self.mock.script, tokens_of(request)
         options = request.get("stream_options", {})
         unknown = ({"ignore_eos", "min_tokens"} & request.keys() | options.keys()) - set(script.knows)
         if unknown or (script.status != 200 and request_id != "probe"):
             status = 400 if unknown else script.status
             await self.document(writer, status, {"error": {"message": f"No. {', '.join(sorted(unknown))}"}})
             return
-        if request["stream"]:
+        if request.get("stream"):
             await self.completion_events(writer, request, request_id, is_chat=is_chat)
             return
         pieces = [piece async for piece in self.mock.answer(request_id, asked)]
@@ -239,12 +243,15 @@ class Http:
     async def completion_events(self, writer, request, request_id, *, is_chat) -> None:
         script, options, done = self.mock.script, request.get("stream_options", {}), 0
         writer.write(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n")
+        base = {"id": request_id, "object": "chat.completion.chunk" if is_chat else "text_completion", "created": 0}
+        base |= {"model": "mock"}
         if is_chat:
-            self.event(writer, json.dumps({"choices": [{"delta": {"role": "assistant", "content": ""}}]}))
+            choice = {"index": 0, "delta": {"role": "assistant", "content": ""}, "finish_reason": None}
+            self.event(writer, json.dumps(base | {"choices": [choice]}))
         try:
-            async for text, done, _ in self.mock.answer(request_id, request["max_tokens"]):
+            async for text, done, _ in self.mock.answer(request_id, tokens_of(request)):
                 choice = {"delta": {"content": text}} if is_chat else {"text": text}
-                event = {"choices": [choice | {"finish_reason": None}]}
+                event = base | {"choices": [choice | {"index": 0, "finish_reason": None}]}
                 if options.get("continuous_usage_stats"):
                     event["usage"] = {"prompt_tokens": 7, "completion_tokens": done}
                 self.event(writer, "not json" if script.is_malformed and request_id != "probe" else json.dumps(event))
@@ -252,7 +259,7 @@ class Http:
             self.event(writer, json.dumps({"error": {"message": str(error)}}))
         if script.is_done_said:
             last = {"delta": {}} if is_chat else {"text": ""}
-            self.event(writer, json.dumps({"choices": [last | {"finish_reason": "length"}]}))
+            self.event(writer, json.dumps(base | {"choices": [last | {"index": 0, "finish_reason": "length"}]}))
             if options.get("include_usage"):
                 self.event(
                     writer, json.dumps({"choices": [], "usage": {"prompt_tokens": 7, "completion_tokens": done}})

@@ -1,6 +1,7 @@
-"""A small HTTP/1.1 client over asyncio streams, kept because general clients cost several times more CPU per event.
+"""A small HTTP/1.1 client: bytes are parsed where they arrive, and an event costs no task switch.
 
-It speaks what inference servers speak: keep-alive, Content-Length, chunked bodies, TLS. No redirects, no compression.
+It is kept because general clients cost several times more CPU per event. It speaks what inference servers speak:
+keep-alive, Content-Length, chunked bodies, TLS. No redirects, no compression.
 """
 
 from __future__ import annotations
@@ -8,7 +9,8 @@ from __future__ import annotations
 import asyncio
 import json
 import ssl
-from collections.abc import AsyncIterator, Mapping
+import time
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -17,48 +19,213 @@ from urllib.parse import SplitResult, urlsplit
 from toolkit.bench.answer import SendFailed
 
 CONNECT_TIMEOUT_S = 10.0
-LIMIT_BYTES = 1 << 24
+HEAD_LIMIT_BYTES = 1 << 16
+NO_BODY = frozenset({204, 304})
+OK = 200
+
+#: Takes a piece of a body, or the data of an event, and when it arrived on the monotonic clock.
+Receive = Callable[[bytes, float], None]
 
 
-@dataclass
-class Connection:
-    """One TCP connection."""
+class Exchange:
+    """One request's response, as far as it is there."""
 
-    reader: asyncio.StreamReader
-    writer: asyncio.StreamWriter
-    is_reused: bool = False
+    def __init__(self, receive: Receive, *, on_ok: Receive | None = None) -> None:
+        loop = asyncio.get_running_loop()
+        self.receive = receive
+        self.on_ok = on_ok  # takes the place of `receive` for a 200
+        self.status = 0
+        self.headers: dict[str, str] = {}
+        self.head: asyncio.Future[None] = loop.create_future()
+        self.done: asyncio.Future[None] = loop.create_future()
+        self.ended_at = 0.0
+
+    def fail(self, error: BaseException) -> None:
+        """End it with an error, for whoever waits."""
+        for future in (self.head, self.done):
+            if not future.done():
+                future.set_exception(error)
+                future.exception()  # looked at here: not everybody waits for both
+
+    def end(self, now: float) -> None:
+        """Say that the response is whole."""
+        self.ended_at = now
+        if not self.done.done():
+            self.done.set_result(None)
+
+
+class Connection(asyncio.Protocol):
+    """One TCP connection: one exchange at a time."""
+
+    def __init__(self) -> None:
+        self.is_reused = False
+        self.is_open = False
+        self.is_reusable = False
+        self._transport: Any = None
+        self._exchange: Exchange | None = None
+        self._rest = b""
+        self._parse = self._take_head
+        self._left = 0  # bytes of the body or the chunk
+
+    def connection_made(self, transport: Any) -> None:
+        """Keep the transport."""
+        self._transport = transport
+        self.is_open = True
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """End what is in flight: well, if the end of the connection is the end of the body."""
+        self.is_open = False
+        exchange, self._exchange = self._exchange, None
+        if exchange is None:
+            return
+        if self._parse == self._take_all:
+            exchange.end(time.perf_counter())
+        else:
+            said = f"The connection broke: {exc or 'the server closed it'}."
+            exchange.fail(SendFailed("stream_broken", said))
+
+    def start(self, request: bytes, exchange: Exchange) -> None:
+        """Send a request whose response goes to EXCHANGE."""
+        self._exchange, self._parse, self.is_reusable = exchange, self._take_head, False
+        self._transport.write(request)
+
+    def close(self) -> None:
+        """Close at once; what is in flight is given up."""
+        self._exchange = None
+        self.is_open = False
+        if self._transport is not None:
+            self._transport.abort()
+
+    def data_received(self, data: bytes) -> None:
+        """Parse as far as the bytes go."""
+        now = time.perf_counter()
+        data = self._rest + data if self._rest else data
+        exchange = self._exchange
+        if exchange is None:
+            self.close()  # nothing was asked: what comes here is no answer
+            return
+        try:
+            while self._exchange is exchange:
+                before = len(data)
+                parse = self._parse
+                data = parse(data, exchange, now)
+                if len(data) == before and self._parse == parse:
+                    break
+        except ValueError as error:
+            exchange.fail(SendFailed("bad_response", f"The response is not HTTP: {error}."))
+            self.close()
+        except SendFailed as error:
+            exchange.fail(error)
+            self.close()
+        self._rest = data
+
+    def _end(self, exchange: Exchange, now: float) -> None:
+        self._exchange = None
+        self.is_reusable = self.is_open and exchange.headers.get("connection", "").lower() != "close"
+        exchange.end(now)
+
+    def _take_head(self, data: bytes, exchange: Exchange, now: float) -> bytes:
+        end = data.find(b"\r\n\r\n")
+        if end < 0:
+            if len(data) > HEAD_LIMIT_BYTES:
+                raise ValueError(f"its head is longer than {HEAD_LIMIT_BYTES} bytes")
+            return data
+        first, *lines = data[:end].decode("latin-1").split("\r\n")
+        exchange.status = int(first.split(" ", 2)[1]) if first.startswith("HTTP/1.") else _no_status(first)
+        if exchange.status < OK:
+            return data[end + 4 :]  # 100 Continue and the like: the response is yet to come
+        if exchange.status == OK and exchange.on_ok:
+            exchange.receive = exchange.on_ok
+        parts = (line.partition(":") for line in lines)
+        exchange.headers = {name.strip().lower(): value.strip() for name, _, value in parts}
+        self._choose_framing(exchange)
+        if not exchange.head.done():
+            exchange.head.set_result(None)
+        if self._parse == self._take_counted and not self._left:
+            self._end(exchange, now)
+        return data[end + 4 :]
+
+    def _choose_framing(self, exchange: Exchange) -> None:
+        self._left = int(exchange.headers.get("content-length", 0))
+        if "chunked" in exchange.headers.get("transfer-encoding", ""):
+            self._parse = self._take_size
+        elif "content-length" in exchange.headers or exchange.status in NO_BODY:
+            self._parse = self._take_counted
+        else:
+            self._parse = self._take_all
+
+    def _take_all(self, data: bytes, exchange: Exchange, now: float) -> bytes:
+        if data:
+            exchange.receive(data, now)
+        return b""
+
+    def _take_counted(self, data: bytes, exchange: Exchange, now: float) -> bytes:
+        piece = data[: self._left]
+        self._left -= len(piece)
+        if piece:
+            exchange.receive(piece, now)
+        if not self._left:
+            self._end(exchange, now)
+        return data[len(piece) :]
+
+    def _take_size(self, data: bytes, exchange: Exchange, now: float) -> bytes:  # noqa: ARG002 - one of the parsers
+        end = data.find(b"\r\n")
+        if end < 0:
+            if len(data) > HEAD_LIMIT_BYTES:
+                raise ValueError("a chunk has no size")
+            return data
+        self._left = int(data[:end].partition(b";")[0], 16)
+        self._parse = self._take_chunk if self._left else self._take_trailers
+        return data[end + 2 :]
+
+    def _take_chunk(self, data: bytes, exchange: Exchange, now: float) -> bytes:
+        if self._left:
+            piece = data[: self._left]
+            self._left -= len(piece)
+            if piece:
+                exchange.receive(piece, now)
+            data = data[len(piece) :]
+        if self._left or len(data) < 2:
+            return data
+        self._parse = self._take_size
+        return data[2:]
+
+    def _take_trailers(self, data: bytes, exchange: Exchange, now: float) -> bytes:
+        end = data.find(b"\r\n")
+        if end < 0:
+            return data
+        if end == 0:
+            self._end(exchange, now)
+        return data[end + 2 :]
+
+
+@dataclass(frozen=True)
+class Result:
+    """A response that is whole."""
+
+    status: int
+    body: bytes  # what was not handed on as events
+    ended_at: float  # on the monotonic clock
 
 
 @dataclass(frozen=True)
 class Response:
-    """Status and headers, with the connection that the body still has to be read from."""
+    """Status and headers, with a body that can be read as it comes."""
 
     status: int
-    headers: dict[str, str]
-    connection: Connection
+    headers: Mapping[str, str]
+    arriving: asyncio.Queue[bytes | BaseException | None]
 
     async def pieces(self) -> AsyncIterator[bytes]:
         """Yield the body as it arrives."""
-        reader = self.connection.reader
-        if "chunked" in self.headers.get("transfer-encoding", ""):
-            while size := int(await reader.readuntil(b"\r\n"), 16):
-                yield (await reader.readexactly(size + 2))[:-2]
-            await reader.readuntil(b"\r\n")
-        elif "content-length" in self.headers:
-            yield await reader.readexactly(int(self.headers["content-length"]))
-        else:
-            while piece := await reader.read(1 << 16):
-                yield piece
+        while (piece := await self.arriving.get()) is not None:
+            if isinstance(piece, BaseException):
+                raise piece
+            yield piece
 
     async def body(self) -> bytes:
         """Return the whole body."""
         return b"".join([piece async for piece in self.pieces()])
-
-    @property
-    def is_reusable(self) -> bool:
-        """Whether another request may follow on the same connection."""
-        is_framed = "content-length" in self.headers or "chunked" in self.headers.get("transfer-encoding", "")
-        return is_framed and self.headers.get("connection", "").lower() != "close"
 
 
 class Client:
@@ -69,98 +236,138 @@ class Client:
         self._headers = "".join(f"{name}: {value}\r\n" for name, value in (headers or {}).items())
         self._prefix = self._url.path.rstrip("/")
         self._idle: list[Connection] = []
+        self._tls = ssl.create_default_context() if self._url.scheme == "https" else None
+
+    async def call(
+        self, method: str, path: str, body: bytes = b"", *, receive: Receive | None = None, request_id: str = ""
+    ) -> Result:
+        """Send a request; hand the data of each event of a 200 to RECEIVE, and return what else there is."""
+        pieces: list[bytes] = []
+        events = None if receive is None else Events(receive)
+
+        def made() -> Exchange:
+            return Exchange(lambda piece, _: pieces.append(piece), on_ok=None if events is None else events.take)
+
+        connection, exchange = await self._start(method, path, body, made, request_id=request_id)
+        try:
+            await exchange.done
+        finally:
+            self._give_back(connection)
+        if events is not None:
+            events.finish(exchange.ended_at)
+        return Result(exchange.status, b"".join(pieces), exchange.ended_at)
 
     @asynccontextmanager
     async def request(
         self, method: str, path: str, body: bytes = b"", *, request_id: str = ""
     ) -> AsyncIterator[Response]:
-        """Send a request and yield its response; network errors come out as SendFailed."""
-        connection: Connection | None = None
-        is_done = False
+        """Send a request and yield its response as soon as its head is there; network errors come out as SendFailed."""
+        arriving: asyncio.Queue[bytes | BaseException | None] = asyncio.Queue()
+
+        def made() -> Exchange:
+            return Exchange(lambda piece, _: arriving.put_nowait(piece))
+
+        connection, exchange = await self._start(method, path, body, made, request_id=request_id)
+        exchange.done.add_done_callback(lambda done: arriving.put_nowait(done.exception()))
         try:
-            response = await self._start(method, path, body, request_id=request_id)
-            connection = response.connection
-            yield response
-            is_done = response.is_reusable
-        except asyncio.IncompleteReadError as error:
-            raise SendFailed("stream_broken", "The connection broke: the server closed it.") from error
-        except (ConnectionError, asyncio.LimitOverrunError) as error:
-            raise SendFailed("stream_broken", f"The connection broke: {error}.") from error
-        except ValueError as error:
-            raise SendFailed("bad_response", f"The response is not HTTP: {error}.") from error
+            yield Response(exchange.status, exchange.headers, arriving)
         finally:
-            if connection is not None:
-                self._give_back(connection, is_reusable=is_done)
+            self._give_back(connection)
 
     async def json(self, method: str, path: str, document: Any = None) -> tuple[int, Any]:
         """Return (status, parsed body)."""
-        body = b"" if document is None else json.dumps(document).encode()
-        async with self.request(method, path, body) as response:
-            raw = await response.body()
-            return response.status, json.loads(raw) if raw else None
+        result = await self.call(method, path, b"" if document is None else json.dumps(document).encode())
+        try:
+            return result.status, json.loads(result.body) if result.body else None
+        except ValueError as error:
+            raise SendFailed("bad_response", f"The response is not JSON: {result.body[:80]!r}.") from error
 
     async def close(self) -> None:
         """Close every connection."""
         while self._idle:
-            self._idle.pop().writer.close()
+            self._idle.pop().close()
 
-    async def _start(self, method: str, path: str, body: bytes, *, request_id: str) -> Response:
+    async def _start(
+        self, method: str, path: str, body: bytes, made: Callable[[], Exchange], *, request_id: str
+    ) -> tuple[Connection, Exchange]:
         own = f"X-Request-Id: {request_id}\r\n" if request_id else ""
         head = (
             f"{method} {self._prefix}{path} HTTP/1.1\r\nHost: {self._url.netloc}\r\n"
             f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n{own}{self._headers}\r\n"
         )
         while True:
-            connection = self._idle.pop() if self._idle else await self._open()
+            connection, exchange = await self._connection(), made()
+            connection.start(head.encode() + body, exchange)
             try:
-                connection.writer.write(head.encode() + body)
-                return await _head(connection)
-            except (ConnectionError, asyncio.IncompleteReadError):
-                connection.writer.close()
+                await exchange.head
+            except SendFailed as error:
+                connection.close()
                 # A server may close an idle connection at any time; only a fresh one that breaks is news.
-                if not connection.is_reused:
+                if not (connection.is_reused and error.kind == "stream_broken"):
                     raise
             except BaseException:
-                connection.writer.close()
+                connection.close()
                 raise
+            else:
+                return connection, exchange
 
-    async def _open(self) -> Connection:
-        is_tls = self._url.scheme == "https"
-        port = self._url.port or (443 if is_tls else 8000)
-        context = ssl.create_default_context() if is_tls else None
-        opening = asyncio.open_connection(self._url.hostname, port, ssl=context, limit=LIMIT_BYTES)
+    async def _connection(self) -> Connection:
+        while self._idle:
+            connection = self._idle.pop()
+            if connection.is_open:
+                connection.is_reused = True
+                return connection
+        port = self._url.port or (443 if self._tls else 8000)
+        opening = asyncio.get_running_loop().create_connection(
+            Connection, self._url.hostname or "", port, ssl=self._tls
+        )
         try:
-            reader, writer = await asyncio.wait_for(opening, CONNECT_TIMEOUT_S)
+            _, made = await asyncio.wait_for(opening, CONNECT_TIMEOUT_S)
         except asyncio.TimeoutError as error:
             raise SendFailed("connection_refused", f"No connection within {CONNECT_TIMEOUT_S:.0f} s.") from error
         except OSError as error:
             raise SendFailed("connection_refused", f"{error}.") from error
-        return Connection(reader, writer)
+        return made
 
-    def _give_back(self, connection: Connection, *, is_reusable: bool) -> None:
-        if is_reusable:
-            connection.is_reused = True
+    def _give_back(self, connection: Connection) -> None:
+        if connection.is_open and connection.is_reusable:
             self._idle.append(connection)
         else:
-            connection.writer.close()
+            connection.close()
 
 
-async def _head(connection: Connection) -> Response:
-    raw = await connection.reader.readuntil(b"\r\n\r\n")
-    first, *lines = raw.decode("latin-1").split("\r\n")
-    headers = {
-        name.strip().lower(): value.strip() for name, _, value in (line.partition(":") for line in lines if line)
-    }
-    return Response(int(first.split(" ", 2)[1]), headers, connection)
+def _no_status(line: str) -> int:
+    raise ValueError(f"it begins with {line[:40]!r}")
+
+
+class Events:
+    """Splits a body into server-sent events; an event may be split over pieces, and a piece may hold several."""
+
+    def __init__(self, receive: Receive) -> None:
+        self._receive = receive
+        self._rest = b""
+
+    def take(self, piece: bytes, now: float) -> None:
+        """Hand on the data of every event that is whole."""
+        *lines, self._rest = (self._rest + piece if self._rest else piece).split(b"\n")
+        for line in lines:
+            if line.startswith(b"data:"):
+                self._receive(line[5:].strip(), now)
+
+    def finish(self, now: float) -> None:
+        """Hand on a last event without an end of line."""
+        if self._rest.startswith(b"data:"):
+            self._receive(self._rest[5:].strip(), now)
 
 
 async def server_sent_events(response: Response) -> AsyncIterator[bytes]:
-    """Yield the data of each event; an event may be split over pieces, and a piece may hold several."""
-    rest = b""
+    """Yield the data of each event."""
+    found: list[bytes] = []
+    events = Events(lambda data, _: found.append(data))
     async for piece in response.pieces():
-        *lines, rest = (rest + piece).split(b"\n")
-        for line in lines:
-            if line.startswith(b"data:"):
-                yield line[5:].strip()
-    if rest.startswith(b"data:"):
-        yield rest[5:].strip()
+        events.take(piece, 0.0)
+        while found:
+            yield found.pop(0)
+    events.finish(0.0)
+    for data in found:
+        yield data

@@ -99,23 +99,24 @@ class OpenAISession:
 
     async def _exchange(self, document: dict[str, Any], answer: Answer, *, request_id: str = "") -> None:
         body = json.dumps(document).encode()
+        ends: list[bool] = []
+
+        def receive(data: bytes, now: float) -> None:
+            if data == DONE or (data and take(data, now, answer)):
+                ends.append(True)
+
+        is_streaming = self._profile.is_streaming
         answer.sent = time.perf_counter()
-        async with self._client.request("POST", self._path, body, request_id=request_id) as response:
-            if response.status != OK:
-                raise failure_of(response.status, await response.body())
-            if not self._profile.is_streaming:
-                whole(await response.body(), time.perf_counter(), answer)
-                answer.end = time.perf_counter()
-                return
-            is_over = False
-            async for data in http1.server_sent_events(response):
-                if data == DONE:
-                    is_over = True
-                elif data:
-                    is_over = take(data, time.perf_counter(), answer) or is_over
-            answer.end = time.perf_counter()
-        if not is_over:
+        result = await self._client.call(
+            "POST", self._path, body, receive=receive if is_streaming else None, request_id=request_id
+        )
+        if result.status != OK:
+            raise failure_of(result.status, result.body)
+        if not is_streaming:
+            whole(result.body, result.ended_at, answer)
+        elif not ends:
             raise SendFailed("bad_response", "The stream ended without [DONE] and without a finish_reason.")
+        answer.end = result.ended_at
 
     async def statistics(self) -> dict[str, ModelCounts] | None:
         """Return nothing: OpenAI's protocol has no statistics."""
@@ -218,11 +219,10 @@ def _hint(error: SendFailed, url: str) -> str:
 
 async def model_of(client: http1.Client, wanted: str) -> str:
     """Return the model to ask: the one that is wanted, or the first that the server has."""
-    async with client.request("GET", "/models") as response:
-        raw = await response.body()
-        if response.status != OK:
-            raise failure_of(response.status, raw)
-    listed = document_of(raw).get("data")
+    result = await client.call("GET", "/models")
+    if result.status != OK:
+        raise failure_of(result.status, result.body)
+    listed = document_of(result.body).get("data")
     names = [str(entry.get("id")) for entry in listed if isinstance(entry, dict)] if isinstance(listed, list) else []
     if not names:
         raise SendFailed("bad_response", "Its /models lists no model.")

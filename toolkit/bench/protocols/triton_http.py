@@ -48,18 +48,16 @@ class HttpSession:
     async def send(self, ask: Ask, answer: Answer) -> None:
         """Send one request and feed its events into ANSWER."""
         body = self.request(ask)
+        is_streaming = self._profile.is_streaming
         answer.sent = time.perf_counter()
-        async with self._client.request("POST", self._path, body) as response:
-            if response.status != OK:
-                raw = await response.body()
-                raise SendFailed("server_error", f"HTTP {response.status}: {error_in(raw)}")
-            if self._profile.is_streaming:
-                async for data in http1.server_sent_events(response):
-                    take(data, time.perf_counter(), answer)
-            else:
-                raw = await response.body()
-                take(raw, time.perf_counter(), answer)
-            answer.end = time.perf_counter()
+        result = await self._client.call(
+            "POST", self._path, body, receive=(lambda data, now: take(data, now, answer)) if is_streaming else None
+        )
+        if result.status != OK:
+            raise SendFailed("server_error", f"HTTP {result.status}: {error_in(result.body)}")
+        if not is_streaming:
+            take(result.body, result.ended_at, answer)
+        answer.end = result.ended_at
 
     async def statistics(self) -> dict[str, ModelCounts] | None:
         """Return the server's counts by model."""

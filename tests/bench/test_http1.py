@@ -1,0 +1,123 @@
+"""HTTP/1.1 however the bytes are cut: the same response, and errors that say what was wrong."""
+
+import asyncio
+import contextlib
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from toolkit.bench import http1
+from toolkit.bench.answer import SendFailed
+
+CHUNKED = (
+    b"HTTP/1.1 100 Continue\r\n\r\n"
+    b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
+    b"7;x=y\r\ndata: a\r\n1\r\n\n\r\n11\r\n\n: hi\ndata: b\n\nda\r\n6\r\nta: c\n\r\n0\r\nTrailer: x\r\n\r\n"
+)
+COUNTED = b"HTTP/1.1 200 OK\r\nContent-Length: 20\r\n\r\ndata: a\ndata: b\ndata: c"[:-3] + b"c  "
+UNTIL_CLOSE = b"HTTP/1.0 200 OK\r\n\r\ndata: a\n\ndata: b\n\ndata: c"
+
+
+@contextlib.asynccontextmanager
+async def server(*scripts):
+    """Serve each request of a connection with the next list of pieces; what follows the last closes."""
+    left = list(scripts)
+
+    async def serve(reader, writer):
+        with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):
+            while left:
+                head = await reader.readuntil(b"\r\n\r\n")
+                length = next(int(line[15:]) for line in head.split(b"\r\n") if line.startswith(b"Content-Length"))
+                await reader.readexactly(length)
+                for piece in left.pop(0):
+                    writer.write(piece)
+                    await writer.drain()
+                    await asyncio.sleep(0)
+        writer.close()
+
+    running = await asyncio.start_server(serve, "127.0.0.1", 0)
+    try:
+        yield f"http://127.0.0.1:{running.sockets[0].getsockname()[1]}"
+    finally:
+        running.close()
+        await running.wait_closed()
+
+
+def asked(*scripts, is_stream=True, times=1):
+    async def main():
+        async with server(*scripts) as url:
+            client, found = http1.Client(url), []
+            for _ in range(times):
+                events = []
+                take = (lambda data, _, events=events: events.append(data)) if is_stream else None
+                result = await client.call("POST", "/x", b"{}", receive=take)
+                found.append((result.status, events if is_stream else result.body))
+            await client.close()
+            return found
+
+    return asyncio.run(main())
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.sampled_from([CHUNKED, UNTIL_CLOSE]), st.data())
+def test_events_are_the_same_however_the_bytes_are_cut(raw, data):
+    cuts = sorted(data.draw(st.lists(st.integers(1, len(raw) - 1), max_size=12, unique=True)))
+    pieces = [raw[a:b] for a, b in zip([0, *cuts], [*cuts, len(raw)], strict=True)]
+    assert asked(pieces) == [(200, [b"a", b"b", b"c"])]
+
+
+def test_a_connection_is_used_again_and_a_stale_one_is_replaced():
+    first = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}"
+    closing = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\n[]"
+    assert asked([first], [first], [closing], [first], is_stream=False, times=4) == [
+        (200, b"{}"), (200, b"{}"), (200, b"[]"), (200, b"{}")
+    ]  # fmt: skip
+
+
+def test_the_body_of_a_refusal_is_kept_whole():
+    raw = b"HTTP/1.1 429 Too Many\r\nContent-Length: 9\r\n\r\ndata: {}\n"
+    assert asked([raw[:50], raw[50:]], is_stream=False) == [(429, b"data: {}\n")]
+    assert asked([raw]) == [(429, [])]
+
+
+@pytest.mark.parametrize(
+    ("raw", "kind", "message"),
+    [
+        (b"SSH-2.0-OpenSSH\r\n\r\n", "bad_response", "The response is not HTTP: it begins with 'SSH-2.0-OpenSSH'."),
+        (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nxyz\r\n", "bad_response", "The response is not HTTP: "),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\ndata", "stream_broken", "The connection broke: "),
+        (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nda", "stream_broken", "The connection broke: "),
+        (b"", "stream_broken", "The connection broke: the server closed it."),
+        (b"HTTP/1.1 200 OK\r\n" + b"x: y\r\n" * 20_000, "bad_response", "its head is longer than 65536 bytes"),
+    ],
+)
+def test_what_is_no_whole_response_is_said(raw, kind, message):
+    with pytest.raises(SendFailed) as caught:
+        asked([raw])
+    assert caught.value.kind == kind
+    assert message in str(caught.value)
+
+
+def test_who_leaves_in_an_event_closes_the_connection():
+    async def main():
+        async with server([CHUNKED]) as url:
+            client = http1.Client(url)
+
+            def leave(*_):
+                raise SendFailed("left", "Gone.")
+
+            with pytest.raises(SendFailed, match=r"Gone\."):
+                await client.call("POST", "/x", b"{}", receive=leave)
+            return client._idle
+
+    assert asyncio.run(main()) == []
+
+
+def test_nobody_there_is_refused_in_a_sentence():
+    async def main():
+        await http1.Client("http://127.0.0.1:9").call("GET", "/")
+
+    with pytest.raises(SendFailed) as caught:
+        asyncio.run(main())
+    assert caught.value.kind == "connection_refused"
