@@ -13,6 +13,8 @@ PROC = Path("/proc")
 #: Field numbers of /proc/PID/stat after the command name (proc(5), less the first two).
 STATE, PARENT, SESSION, START_TICKS = 0, 1, 3, 19
 LISTENING = "0A"
+#: A parent that waits for its children has noticed an end within this time.
+SETTLE_S = 0.3
 
 
 @dataclass(frozen=True, kw_only=True, order=True)
@@ -66,7 +68,16 @@ def in_session(session: int) -> set[Process]:
 
 
 def dead_children(parent: int) -> list[int]:
-    """Return the pids of children that ended and that the parent has not taken notice of."""
+    """Return the pids of children that ended and that the parent takes no notice of."""
+    found = _zombies(parent)
+    if found:
+        time.sleep(SETTLE_S)
+        left = set(_zombies(parent))
+        found = [pid for pid in found if pid in left]
+    return found
+
+
+def _zombies(parent: int) -> list[int]:
     return [pid for pid in _pids() if (fields := _stat(pid)) and fields[STATE] == "Z" and int(fields[PARENT]) == parent]
 
 

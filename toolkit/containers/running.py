@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import signal
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -64,6 +65,15 @@ class Ended:
 
     exit_code: int
     is_oom_killed: bool
+
+    @property
+    def how(self) -> str:
+        """`by SIGKILL`, `with exit code 3`; a program may take a number above 128 for itself."""
+        memory = "; it used more memory than it may" if self.is_oom_killed else ""
+        try:
+            return f"by {signal.Signals(self.exit_code - 128).name}{memory}"
+        except ValueError:
+            return f"with exit code {self.exit_code}{memory}"
 
 
 def run(

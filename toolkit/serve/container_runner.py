@@ -37,10 +37,8 @@ def run(spec: ContainerSpec) -> int:
     except TrtkError as error:
         note(str(error))
         return error.exit_code
-    if ended.is_oom_killed:
-        note(f"The container used more than its {spec.memory_bytes / 2**30:.1f} GiB of memory and was killed.")
-    if ended.exit_code > 128:
-        note(f"The container was ended by {signal.Signals(ended.exit_code - 128).name}.")
+    if ended.exit_code:
+        note(f"The container ended {ended.how}.")
     return ended.exit_code
 
 

@@ -77,7 +77,8 @@ def clear(server_id: str, *, was_killed: bool) -> int:
 
 def _problem(state: dict[str, Any]) -> str:
     if not state["Running"]:
-        return f"its container is {state['Status']}"
+        ended = containers.Ended(exit_code=state["ExitCode"], is_oom_killed=state["OOMKilled"])
+        return "its container is being started" if state["Status"] == "created" else f"its container ended {ended.how}"
     servers = processes.descendants(int(state["Pid"]), "tritonserver")
     if dead := [pid for server in servers for pid in processes.dead_children(server)]:
         return f"a model's Python process died in its container (pid {', '.join(map(str, dead))})"
