@@ -65,8 +65,9 @@ def served(place, built):
     """Serve the int4 demo model; yield the endpoint document of `trtk serve --detach --json`."""
     folder, env = place
     engine, _ = built("int4")
-    ports = free_ports(3)
+    ports = free_ports(4)
     options = ("--http-port", ports[0], "--grpc-port", ports[1], "--metrics-port", ports[2])
+    options += ("--openai", "--openai-port", ports[3], "--audit", folder / "audit.jsonl")
     code, out, err = run_trtk("serve", engine, "--detach", "--json", *options, cwd=folder, env=env)
     assert code == 0, err
     yield json.loads(out)
