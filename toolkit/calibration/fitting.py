@@ -14,11 +14,11 @@ from toolkit.specs import Calibration, CalibrationPoint, ServerSetup, SpeedConst
 
 MIN_POINTS = 2
 #: How far a constant may lie from what was known before for the price of an observation off by as much as it scatters.
-KNOWN_SD, HOST_SD = 0.5, 2.0
+KNOWN_SD, HOST_SD = 0.5, 5.0
 #: How observations scatter around a good fit; a first token's time hangs on how requests happen to meet.
 THROUGHPUT_SD, GAP_SD, FIRST_TOKEN_SD = 0.04, 0.04, 0.15
 NAMES = ("compute_tflops", "bandwidth_gb_per_s", "step_ms")
-STEPS, NUDGE, LARGEST_MOVE = 40, 1e-4, 0.7
+STEPS, NUDGE, LARGEST_MOVE = 25, 1e-4, 0.7
 #: What is left at a load is kept, unless it says that the run, not the model, went wrong.
 LARGEST_BEND = 1.6
 LEAST_SD = 0.03

@@ -112,9 +112,11 @@ def _gain_of_more(found: Estimate) -> float:
 
 
 def _bound_by(found: Estimate) -> str:
-    is_waiting = found.flow.waiting >= 1.0
-    if _is_full(found) and (is_waiting or _gain_of_more(found) > LIMIT_BINDS):
-        return KV_CACHE if found.ceiling.limit == KV_CACHE else BATCH_SIZE
+    is_waiting, limit = found.flow.waiting >= 1.0, found.ceiling.limit
+    # Steps that are full of tokens are as fast as the card; another limit would not help.
+    is_limited = _is_full(found) and limit in {KV_CACHE, BATCH_SIZE}
+    if is_limited and (is_waiting or _gain_of_more(found) > LIMIT_BINDS):
+        return limit
     shares: dict[str, float] = {}
     for part, seconds in found.flow.parts.items():
         shares[BOUND_BY[part]] = shares.get(BOUND_BY[part], 0.0) + seconds

@@ -1,0 +1,160 @@
+"""Three constants from measured loads, against servers whose constants are known."""
+
+import dataclasses
+import random
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests.plan.test_speed import setup
+from toolkit import calibration, gpus, quant, speeds
+from toolkit.calibration.fitting import workload_of
+from toolkit.errors import UsageError
+from toolkit.plan import speed
+from toolkit.specs import Calibration, CalibrationPoint, Limits
+
+TAKEN = calibration.Circumstances(engine="openvino", model="demo", date="2026-11-21", versions={"trtk": "0.1.0"})
+
+
+def cpu_setup(recipe="int4", **limits):
+    spec = dataclasses.replace(
+        setup().model,
+        hidden_size=576,
+        intermediate_size=1536,
+        num_layers=30,
+        num_heads=9,
+        num_kv_heads=3,
+        head_dim=64,
+        vocab_size=49152,
+    )
+    found = setup(spec=spec, kv=40_000, max_batch_size=64, max_num_tokens=1024)
+    return dataclasses.replace(found, gpu=gpus.get("cpu"), recipe=quant.get(recipe))
+
+
+def simulated(server, truth, *, noise=0.0, seed=0, bend=lambda load: 1.0):
+    """What a server with these constants would measure, a little off each time."""
+    random_ = random.Random(seed)
+    for load in calibration.LOADS:
+        asked = CalibrationPoint(
+            concurrency=load.concurrency, isl=load.isl, osl=load.osl, output_tps=1, ttft_ms=1, tpot_ms=1
+        )
+        said = speed.predict(server, workload_of(asked), constants=speeds.constants(), calibration=truth)
+        slow = bend(load.concurrency)
+        yield dataclasses.replace(
+            asked,
+            output_tps=said.output_tps.mid / slow * (1 + random_.gauss(0, noise)),
+            ttft_ms=said.ttft_ms.mid * slow * (1 + random_.gauss(0, noise)),
+            tpot_ms=said.tpot_ms.mid * slow * (1 + random_.gauss(0, noise)),
+        )
+
+
+def truth(gpu="cpu", **constants):
+    found = {"compute_tflops": 0.3, "bandwidth_gb_per_s": 18.0, "step_ms": 3.0, **constants}
+    return Calibration(
+        gpu=gpu, engine="openvino", recipe="int4", model="demo", log_sd=0.03, points=(), date="", **found
+    )
+
+
+def fitted(server, points):
+    return calibration.fitted(server, list(points), constants=speeds.constants(), taken=TAKEN)
+
+
+def worst_error(server, found, points):
+    said = [speed.predict(server, workload_of(p), constants=speeds.constants(), calibration=found) for p in points]
+    return max(
+        max(abs(one.output_tps.mid / point.output_tps - 1), abs(one.tpot_ms.mid / point.tpot_ms - 1))
+        for one, point in zip(said, points, strict=True)
+    )
+
+
+@settings(max_examples=8, deadline=None)
+@given(st.floats(0.05, 2.0), st.floats(5.0, 80.0), st.floats(0.3, 10.0))
+def test_a_simulated_host_is_found_whatever_its_constants(tflops, gb_per_s, step_ms):
+    server = cpu_setup()
+    known = truth(compute_tflops=tflops, bandwidth_gb_per_s=gb_per_s, step_ms=step_ms)
+    points = list(simulated(server, known))
+    assert worst_error(server, fitted(server, points), points) < 0.02
+
+
+def test_noisy_points_leave_a_prediction_within_fifteen_percent_of_another_run():
+    server = cpu_setup()
+    first, fresh = (list(simulated(server, truth(), noise=0.03, seed=seed)) for seed in (1, 2))
+    assert worst_error(server, fitted(server, first), fresh) < 0.15
+
+
+def test_what_three_constants_cannot_say_is_kept_beside_them():
+    """Threads that compete make eight in flight dearer than a straight line would."""
+    server = cpu_setup()
+    points = list(simulated(server, truth(), bend=lambda load: 1.3 if load == 8 else 1.0))
+    found = fitted(server, points)
+    assert worst_error(server, found, [point for point in points if point.isl == 128]) < 0.05
+    assert dict(found.bends)[8.0] > 1.1
+
+
+def test_a_card_s_own_constants_replace_those_of_its_architecture():
+    server = dataclasses.replace(setup("a4500", "int4", kv=60_000))
+    known = truth("a4500", compute_tflops=75.0, bandwidth_gb_per_s=600.0, step_ms=0.4)
+    points = list(simulated(server, known))
+    found = fitted(server, points)
+    assert worst_error(server, found, points) < 0.02
+    assert found.bandwidth_gb_per_s == pytest.approx(600, rel=0.15)
+
+
+def test_one_point_is_refused():
+    with pytest.raises(UsageError, match="1 point cannot tell three constants apart"):
+        fitted(cpu_setup(), list(simulated(cpu_setup(), truth()))[:1])
+
+
+def test_loads_are_made_to_fit_a_small_server():
+    limits = Limits(max_batch_size=4, max_seq_len=256, max_num_tokens=256)
+    loads = calibration.loads_within(limits)
+    assert {load.concurrency for load in loads} == {1, 4}
+    assert max(load.isl + load.osl for load in loads) <= 256
+    assert calibration.loads_within(dataclasses.replace(limits, max_seq_len=100)) != ()
+
+
+REPORT = {
+    "requests": {"ok": 8},
+    "profile": {"arrival": "closed", "concurrency": 2},
+    "input_tokens": 1040,
+    "output_tokens": 512,
+    "output_token_throughput_tps": 100.0,
+    "ttft_ms": {"mean": 50.0},
+    "tpot_ms": {"mean": 9.0},
+}
+
+
+def test_a_report_is_a_point():
+    found = calibration.point_of(REPORT, source="r")
+    assert found == CalibrationPoint(concurrency=2, isl=130, osl=64, output_tps=100.0, ttft_ms=50.0, tpot_ms=9.0)
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ({"profile": {"arrival": "poisson", "concurrency": 2}}, "r is of an open loop"),
+        ({"tpot_ms": {"mean": None}}, "r has no request that got two tokens"),
+        ({"requests": None}, "r is not a report of trtk bench"),
+    ],
+)
+def test_a_report_that_says_too_little_is_refused(change, sentence):
+    with pytest.raises(UsageError, match=sentence):
+        calibration.point_of({**REPORT, **change}, source="r")
+
+
+def test_what_is_kept_is_read_again_and_the_nearest_stands_in():
+    server = cpu_setup()
+    found = fitted(server, simulated(server, truth(), noise=0.02))
+    path = calibration.write(found)
+    assert path.parent == calibration.folder()
+    assert calibration.read_all() == [found]
+    own = calibration.best_for("cpu", quant.get("int4"), among=[found])
+    other = calibration.best_for("cpu", quant.get("int8"), among=[found])
+    assert own == found
+    assert other.log_sd > found.log_sd
+    assert other.bends == ()
+    assert calibration.best_for("h100-sxm", quant.get("int4"), among=[found]) is None
+    path.write_text("engine = 3\n")
+    with pytest.raises(UsageError, match="is not a calibration"):
+        calibration.read_all()
