@@ -95,9 +95,10 @@ def _restarted(record: Record, failure: str, say: Say) -> Record:
     while True:
         error = failing.explained(record.endpoint, failure)
         record = _counted(record, failure, is_ready=False)
-        stopping.clear(record)
+        _clear(record, say)
         record = _delayed(record, str(error), say)
         try:
+            stopping.clear(record)  # what could not be removed before must be gone now
             record = starting.bring_up(record)
         except StoppedMeanwhile:
             raise
@@ -106,6 +107,14 @@ def _restarted(record: Record, failure: str, say: Say) -> Record:
         else:
             say(f"{record.endpoint.name} is ready again (pid {record.endpoint.pid}).")
             return record
+
+
+def _clear(record: Record, say: Say) -> None:
+    """Remove what is left of a server; what cannot be removed now, because a daemon is away, is said."""
+    try:
+        stopping.clear(record)
+    except TrtkError as error:
+        say(str(error))
 
 
 def _counted(record: Record, failure: str, **changes: Any) -> Record:
@@ -117,7 +126,7 @@ def _delayed(record: Record, failure: str, say: Say) -> Record:
     """Say what follows from a failure and wait; raises when there were too many in a row."""
     limit, failures = record.endpoint.spec.max_restarts, record.failures
     if failures > limit:
-        stopping.clear(record)
+        _clear(record, say)
         tried = f"\nIt was started again {limit} times in a row." if limit else ""
         raise ServerError(f"{failure}{tried}", hint=f"`trtk logs {record.endpoint.name}` shows its log.")
     wait_s = min(BACKOFF_S * 2 ** (failures - 1), BACKOFF_MAX_S)
