@@ -126,6 +126,21 @@ def test_each_job_is_scraped_where_it_is_with_the_servers_name():
     ]
 
 
+def test_a_gateway_with_keys_is_scraped_with_one_from_a_file(tmp_path):
+    keyed = ScrapeTarget(server="c", job="trtk-gateway", address="127.0.0.1:9100", needs_key=True)
+    write(made((*TARGETS, keyed), everything_there_is()), tmp_path)
+    *_, scrape = yaml.safe_load((tmp_path / "prometheus.yml").read_text())["scrape_configs"]
+    assert scrape == {
+        "job_name": "trtk-gateway-with-key",
+        "metrics_path": "/metrics",
+        "authorization": {"credentials_file": "api-key"},
+        "static_configs": [{"targets": ["127.0.0.1:9100"], "labels": {"server": "c", "job": "trtk-gateway"}}],
+    }
+    assert "chmod 600 api-key" in (tmp_path / "README.md").read_text()
+    (tmp_path / "api-key").write_text("trtk-1")
+    assert promtool("check", "config", "prometheus.yml", cwd=tmp_path)[0] == 0
+
+
 def test_what_nobody_exports_is_left_out_and_listed():
     scrape = parse(
         "# TYPE nv_inference_request_success counter\n"

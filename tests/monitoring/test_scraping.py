@@ -4,7 +4,7 @@ import threading
 
 import pytest
 
-from toolkit.errors import ServerError
+from toolkit.errors import MissingError, ServerError
 from toolkit.monitoring import Sample, parse, scrape
 
 TEXT = """\
@@ -29,11 +29,12 @@ nv_cpu_utilization 0.25
 @pytest.fixture
 def exporter():
     """Serves one text with one status; yields a function that sets them and returns the URL."""
-    said = {"status": 200, "text": ""}
+    said = {"status": 200, "text": "", "key": ""}
 
     class Handler(http.server.BaseHTTPRequestHandler):
         def do_GET(self):
-            self.send_response(said["status"])
+            is_let_in = self.headers["Authorization"] == f"Bearer {said['key']}" if said["key"] else True
+            self.send_response(said["status"] if is_let_in else 401)
             self.end_headers()
             self.wfile.write(said["text"].encode())
 
@@ -44,8 +45,8 @@ def exporter():
     thread = threading.Thread(target=server.serve_forever)
     thread.start()
 
-    def say(text, status=200):
-        said.update(text=text, status=status)
+    def say(text, status=200, key=""):
+        said.update(text=text, status=status, key=key)
         return f"http://127.0.0.1:{server.server_address[1]}/metrics"
 
     yield say
@@ -90,3 +91,13 @@ def test_a_wrong_port_or_page_is_told_in_a_sentence(exporter):
     for no_url in ("nope", "http://[", "http://127.0.0.1:99999/metrics"):
         with pytest.raises(ServerError, match="^Nothing answers at "):
             scrape(no_url)
+
+
+def test_an_exporter_that_wants_a_key_gets_the_one_of_the_environment(exporter, monkeypatch):
+    url = exporter(TEXT, key="trtk-1")
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    with pytest.raises(MissingError, match=r"/metrics lets nobody in without a key\.$"):
+        scrape(url)
+    monkeypatch.setenv("OPENAI_API_KEY", "trtk-1")
+    assert scrape(url).needs_key
+    assert not scrape(exporter(TEXT)).needs_key

@@ -110,6 +110,7 @@ def _gpu(index: int, gpu: GpuFigures) -> Any:
 
 
 def _models(models: Sequence[ModelFigures]) -> Any:
+    from rich.markup import escape
     from rich.table import Table
 
     made = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
@@ -120,7 +121,7 @@ def _models(models: Sequence[ModelFigures]) -> Any:
         failed = sum(one.requests_failed.values())
         reasons = {reason: count for reason, count in one.requests_failed.items() if count}
         made.add_row(
-            f"  {one.model}",
+            f"  {escape(one.model)}",
             number(one.requests_per_s, 2),
             number(one.requests_ok),
             f"[red]{number(failed)}[/red]" if failed else number(failed),
