@@ -93,6 +93,7 @@ def test_nvidias_image_is_run_as_it_would_be_by_hand(tmp_path):
         "--memory", str(64 << 30), "--memory-swap", str(64 << 30),
         "--ulimit", "memlock=-1:-1", "--ulimit", "stack=67108864:67108864",
         "--gpus", '"device=GPU-aaaa,GPU-bbbb"',
+        "--log-opt", "max-size=10m", "--log-opt", "max-file=3",
         "--network", "bridge",
         "--publish", "127.0.0.1:9000:8000", "--publish", "127.0.0.1:9001:8001", "--publish", "127.0.0.1:9002:8002",
         "--mount", f"type=bind,source={folder},target=/bundle,readonly",

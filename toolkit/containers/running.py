@@ -57,6 +57,7 @@ class ContainerSpec:
     network: str = "none"
     ports: tuple[Published, ...] = ()
     cpus: float = 0.0  # 0: all
+    log_options: Mapping[str, str] = field(default_factory=dict)  # of the driver json-file
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -131,7 +132,7 @@ def _arguments(spec: ContainerSpec) -> dict[str, Any]:
         "mounts": [
             DockerMount(mount.target, mount.source, type="bind", read_only=mount.is_read_only) for mount in spec.mounts
         ],
-        "log_config": LogConfig(type=LogConfig.types.JSON),  # whatever the daemon's default: it is read from here
+        "log_config": LogConfig(type=LogConfig.types.JSON, config=dict(spec.log_options)),  # whatever the daemon's default: it is read from here
         "tmpfs": dict(spec.tmpfs),
         "read_only": True,
         "network_mode": spec.network,

@@ -20,6 +20,7 @@ def docker_run(spec: ContainerSpec) -> list[str]:
     line += ["--cpus", f"{spec.cpus:g}"] if spec.cpus else []
     line += [word for name, value in spec.ulimits.items() for word in ("--ulimit", f"{name}={value}:{value}")]
     line += ["--gpus", f'"device={",".join(spec.gpu_uuids)}"'] if spec.gpu_uuids else []
+    line += [word for name, value in spec.log_options.items() for word in ("--log-opt", f"{name}={value}")]
     line += ["--network", spec.network]
     line += [
         word for one in spec.ports for word in ("--publish", f"{_host(one.address)}:{one.port}:{one.container_port}")
@@ -57,6 +58,7 @@ def compose_service(spec: ContainerSpec) -> dict[str, Any]:
         "cpus": spec.cpus or None,
         "ulimits": {name: {"soft": value, "hard": value} for name, value in spec.ulimits.items()},
         "deploy": _devices(spec),
+        "logging": {"driver": "json-file", "options": dict(spec.log_options)} if spec.log_options else None,
     }
     return {key: value for key, value in service.items() if value not in (None, [], {})}
 

@@ -37,6 +37,8 @@ GPU_ENVIRONMENT = {
     # Copying straight from another rank's memory needs a capability that is dropped.
     "OMPI_MCA_btl_vader_single_copy_mechanism": "none",
 }
+#: What the daemon keeps of a log: all of it is in the server's own.
+LOG_OPTIONS = {"max-size": "10m", "max-file": "3"}
 #: uid:gid of the images' own user, where root would otherwise run.
 USER = "1000:1000"
 
@@ -68,6 +70,7 @@ def container(spec: ServeSpec, identity: Identity | None) -> ContainerSpec:
         network=asked.network,
         ports=_published(spec),
         cpus=asked.cpus,
+        log_options=LOG_OPTIONS,
     )
 
 

@@ -23,7 +23,6 @@ HEADER = """\
 NOT_PINNED = "# Its image is named by a tag, which moves: no daemon here has it, to say its digest.\n"
 #: What the images of docker/gpu ask; the CPU image brings a check of its own.
 READY = "from urllib.request import urlopen; urlopen('http://127.0.0.1:{port}/v2/health/ready', timeout=4)"
-LOGS = {"driver": "json-file", "options": {"max-size": "10m", "max-file": "3"}}
 
 
 def file_name(spec: ServeSpec, kind: str) -> str:
@@ -53,7 +52,6 @@ def compose(spec: ServeSpec) -> str:
         "restart": f"on-failure:{spec.max_restarts}" if spec.max_restarts else "no",
         "stop_grace_period": f"{_stop_s(spec)}s",
         "healthcheck": _healthcheck(spec),
-        "logging": LOGS,
     }
     document: dict[str, Any] = {"name": workspace.slug(spec.name).replace(".", "-"), "services": {"triton": service}}
     if spec.container.network not in {"bridge", "host"}:
