@@ -132,7 +132,8 @@ def _arguments(spec: ContainerSpec) -> dict[str, Any]:
         "mounts": [
             DockerMount(mount.target, mount.source, type="bind", read_only=mount.is_read_only) for mount in spec.mounts
         ],
-        "log_config": LogConfig(type=LogConfig.types.JSON, config=dict(spec.log_options)),  # whatever the daemon's default: it is read from here
+        # Whatever the daemon's default: it is read from here.
+        "log_config": LogConfig(type=LogConfig.types.JSON, config=dict(spec.log_options)),
         "tmpfs": dict(spec.tmpfs),
         "read_only": True,
         "network_mode": spec.network,
