@@ -224,7 +224,7 @@ def test_what_trtk_did_not_write_is_left_alone_even_when_forced(bundle, here):
         (["{bundle}", "--model-name", "llm"], 3, "--model-name is of the LLM API's one model"),
         (["{bundle}", "--mount", "here"], 2, "is not HOST:CONTAINER"),
         (["{bundle}", "--draft", "{bundle}"], 3, "needs two compiled engines"),
-        (["{llm_api}", "--attention-window", "9"], 3, "--attention-window is nothing that the LLM API has"),
+        (["{llm_api}", "--decoding-mode", "top_k"], 3, "--decoding-mode is nothing that the LLM API has"),
         (["{llm_api}", "--max-queue-size", "9"], 3, "--max-queue-size is nothing that the LLM API's model has"),
         (["{llm_api}", "--set", "tensorrt_llm.max_beam_width=1"], 2, "has one model, ensemble"),
         (["{llm_api}", "--set", "ensemble.max_batch_size=1"], 2, "it has an option of its own"),
@@ -242,12 +242,13 @@ def test_what_cannot_be_meant_is_one_sentence_and_nothing_is_written(bundle, llm
 
 def test_the_llm_api_s_keys_are_set_like_parameters(llm_api, here):
     options = ["--kv-cache-fraction", "0.5", "--scheduler-policy", "max_utilization", "--model-name", "tensorrt_llm"]
+    options += ["--attention-window", "512,1024"]
     keys = ["tensorrt_llm.stream_interval=4", "tensorrt_llm.triton_config.cancellation_check_period_ms=50"]
     document("repo", llm_api, *options, "--set", keys[0], "--set", keys[1], "-o", "made")
 
     before = yaml.safe_load((llm_api / "model_repository/ensemble/1/model.yaml").read_text())
     after = yaml.safe_load((here / "made/tensorrt_llm/1/model.yaml").read_text())
-    before["kv_cache_config"]["free_gpu_memory_fraction"] = 0.5
+    before["kv_cache_config"] |= {"free_gpu_memory_fraction": 0.5, "max_attention_window": [512, 1024]}
     before["scheduler_config"]["capacity_scheduler_policy"] = "MAX_UTILIZATION"
     before["triton_config"]["cancellation_check_period_ms"] = 50
     model = after.pop("model")

@@ -144,6 +144,8 @@ def _typed(value: str, kind: str) -> Any:
     """Return a key's value as YAML's own kind."""
     if kind == "texts":
         return value.split()
+    if kind == "integers":
+        return [int(part) for part in value.split(",")]
     if kind in {"boolean", "integer", "fraction"}:
         return json.loads(value)
     return value

@@ -41,12 +41,15 @@ PARAMETERS: dict[str, dict[str, str]] = {
         "engine": "batch_scheduler_policy",
         "llmapi": "scheduler_config.capacity_scheduler_policy",
     },
-    "attention_window": {"engine": "max_attention_window_size"},
+    "attention_window": {"engine": "max_attention_window_size", "llmapi": "kv_cache_config.max_attention_window"},
     "decoding_mode": {"engine": "decoding_mode"},
     "guided_decoding": {"engine": "guided_decoding_backend", "llmapi": "guided_decoding_backend"},
     "gpu_devices": {"engine": "gpu_device_ids"},
-    "lora_host_memory": {"engine": "lora_cache_host_memory_bytes"},
-    "lora_gpu_fraction": {"engine": "lora_cache_gpu_memory_fraction"},
+    "lora_host_memory": {"engine": "lora_cache_host_memory_bytes", "llmapi": "peft_cache_config.host_cache_size"},
+    "lora_gpu_fraction": {
+        "engine": "lora_cache_gpu_memory_fraction",
+        "llmapi": "peft_cache_config.device_cache_percent",
+    },
 }
 FLOW_TITLES = {"engine": "a compiled engine", "llmapi": "the LLM API", "openvino": "the CPU engine"}
 #: The model of each flow that such options are of, where no other name is asked for.

@@ -40,6 +40,8 @@ BLOCK_SIZES = ("8", "16", "32", "64", "128")
 #: Keys of model.yaml that the served folder and the repository decide.
 OF_THE_REPOSITORY = {"model", "tokenizer", "backend", "triton_config.decoupled", "triton_config.max_batch_size"}
 ASKED = "as asked with --set-flag"
+#: What a key takes, where its kind alone does not say it.
+KINDS = {"integer": "a whole number", "integers": "whole numbers with commas between them", "texts": "words"}
 
 
 def apply(
@@ -141,10 +143,13 @@ def apply_keys(
 def _need_key_value(name: str, value: str, api: LlmApi) -> None:
     fine = {
         "integer": value.isdecimal(),
+        "integers": all(part.isdecimal() for part in value.split(",")),
         "boolean": value in {"true", "false"},
         "fraction": value.replace(".", "", 1).isdecimal() and 0 < float(value) <= 1,
         "choice": value in api.choices.get(name, ()),
     }.get(api.keys[name], bool(value))
     if not fine:
-        takes = ", ".join(api.choices[name]) if name in api.choices else f"a {api.keys[name]}"
+        takes = (
+            ", ".join(api.choices[name]) if name in api.choices else KINDS.get(api.keys[name], f"a {api.keys[name]}")
+        )
         raise UsageError(f"{name} cannot be {value!r}.", hint=f"It takes {takes}.")

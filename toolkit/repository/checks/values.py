@@ -59,6 +59,7 @@ def _is_legal(kind: str, value: Any, choices: tuple[str, ...]) -> bool:
         "fraction": is_number and 0 <= float(value) <= 1 if is_number else False,
         "choice": value in choices,
         "texts": isinstance(value, list),
+        "integers": isinstance(value, list) and all(isinstance(one, int) for one in value),
         "text": isinstance(value, str),
     }.get(kind, True)
 
