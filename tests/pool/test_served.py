@@ -1,0 +1,223 @@
+"""Three models under a limit that holds two, in a real Triton, through the real gateway."""
+
+import asyncio
+import contextlib
+import json
+import os
+import random
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import httpx
+import pytest
+
+from toolkit.pool import journal
+from toolkit.pool.control import GrpcControl
+from toolkit.serve import records
+from toolkit.specs import from_json
+
+pytestmark = [pytest.mark.engine, pytest.mark.server, pytest.mark.slow]
+MIB = 1 << 20
+LIMIT_MIB, REQUESTS, IN_FLIGHT = 1150, 100, 40
+TRTK = [sys.executable, "-m", "toolkit.cli"]
+BODY = {"text_input": "The quick brown fox", "max_tokens": 6}
+
+
+def trtk(*words, cwd):
+    done = subprocess.run([*TRTK, *map(str, words)], cwd=cwd, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+class Served:
+    """A pool that runs, and what /proc shows of its models' processes."""
+
+    def __init__(self, document, folder):
+        self.document, self.folder = document, folder
+        self.url = document["spec"]["companions"][0]["url"].removesuffix("/v1")
+        self.pool = folder / "state/pools/tiny"
+        self.peak_bytes, self.is_over = 0, threading.Event()
+        self.thread = threading.Thread(target=self.watch)
+
+    def stubs(self, model=""):
+        found = {}
+        for path in Path("/proc").glob("[0-9]*/cmdline"):
+            with contextlib.suppress(OSError):
+                words = path.read_text(errors="replace").split("\0")
+                if words[0].endswith("python_backend_stub") and words[1].startswith(
+                    f"{self.pool}/model_repository/{model}"
+                ):
+                    found[int(path.parent.name)] = words[1]
+        return found
+
+    def watch(self):
+        while not self.is_over.wait(0.2):
+            taken = 0
+            for pid in self.stubs():
+                with contextlib.suppress(OSError):
+                    lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+                    taken += sum(1024 * int(line.split()[1]) for line in lines if line.startswith("Pss:"))
+            self.peak_bytes = max(self.peak_bytes, taken)
+
+    def ask(self, model, **changes):
+        url = f"{self.url}/v2/models/{model}/generate"
+        return httpx.post(url, json=BODY | changes, timeout=120, trust_env=False)
+
+    def ps(self):
+        return json.loads(trtk("ps", "--json", cwd=self.folder))
+
+    def events(self):
+        return list(journal.read(self.pool / "journal.jsonl"))
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory, llama):
+    folder = tmp_path_factory.mktemp("pool")
+    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(4)]
+    ports = [one.getsockname()[1] for one in sockets]
+    for one in sockets:
+        one.close()
+    options = zip(("--http-port", "--grpc-port", "--metrics-port", "--openai-port"), ports, strict=True)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TRTK_STATE", str(folder / "state"))
+        patch.setenv("TRTK_CACHE", os.environ.get("TRTK_TEST_CACHE") or str(folder / "cache"))
+        trtk("build", llama[0], "--gpu", "cpu", "--quant", "fp16", "-o", "engines/tiny", cwd=folder)
+        names = [f"{name}=engines/tiny" for name in "abc"]
+        limits = (
+            "--memory",
+            f"{LIMIT_MIB}MiB",
+            "--kv-tokens",
+            2048,
+            "--min-residency",
+            "3s",
+            "--queue-timeout",
+            "150s",
+        )
+        words = ("serve", *names, *limits, "--name", "tiny", "--detach", "--json")
+        made = Served(json.loads(trtk(*words, *(word for pair in options for word in pair), cwd=folder)), folder)
+        made.thread.start()
+        yield made
+        made.is_over.set()
+        made.thread.join()
+        trtk("stop", "tiny", cwd=folder)
+        assert made.stubs() == {}
+
+
+@pytest.fixture(autouse=True)
+def _its_state(served, monkeypatch):
+    monkeypatch.setenv("TRTK_STATE", str(served.folder / "state"))
+
+
+def test_mixed_requests_all_succeed_and_the_journal_explains_every_load_and_unload(served):
+    order = random.Random(3).choices("abc", k=REQUESTS)
+
+    async def run():
+        places = asyncio.Semaphore(IN_FLIGHT)
+        async with httpx.AsyncClient(base_url=served.url, timeout=200, trust_env=False) as client:
+
+            async def one(name):
+                async with places:
+                    return await client.post(f"/v2/models/{name}/generate", json=BODY)
+
+            return await asyncio.gather(*(one(name) for name in order))
+
+    answers = asyncio.run(run())
+
+    assert [answer.status_code for answer in answers] == [200] * REQUESTS
+    assert len({answer.json()["text_output"] for answer in answers}) == 1  # three times the same model
+    assert 100 * MIB < served.peak_bytes <= LIMIT_MIB * MIB
+    begun = [event for event in served.events() if event["event"] in {"load_begun", "unload_begun"}]
+    assert {event["model"] for event in begun} == set("abc")
+    assert all(event["why"] for event in begun)
+    assert sum(event.get("served", 0) for event in begun) <= REQUESTS
+    assert ready_in_triton(served) == {
+        name for name, state in journal.replayed(served.pool / "journal.jsonl").items() if state == "ready"
+    }
+
+
+def ready_in_triton(served):
+    async def states():
+        record = records.read("tiny")
+        control = GrpcControl(served.document["grpc_url"], header="closed", secret=record.secret)
+        try:
+            return await control.states()
+        finally:
+            await control.close()
+
+    return {name for name, state in asyncio.run(states()).items() if name in "abc" and state == "READY"}
+
+
+def test_ps_shows_what_is_loaded_and_what_a_cold_start_took(served):
+    served.ask("a")
+    for _ in range(50):
+        models = {one["name"]: one for one in served.ps()["models"]}
+        if not models["a"]["in_flight"]:
+            break
+        time.sleep(0.1)
+
+    shown = models["a"]
+    assert (shown["state"], shown["in_flight"], shown["kv_tokens"]) == ("ready", 0, 2048)
+    assert shown["cold_start_s"] > 0
+    assert 50 * MIB < shown["measured_bytes"] <= shown["size_bytes"]
+    assert served.ps()["held_bytes"] <= LIMIT_MIB * MIB
+    lines = trtk("ps", "tiny", "--journal", cwd=served.folder).splitlines()
+    assert any("load_begun" in line and "why=" in line for line in lines)
+
+
+def test_who_does_not_know_the_secret_cannot_load_or_unload(served):
+    served.ask("a")
+    for action in ("load", "unload"):
+        url = f"{served.document['http_url']}/v2/repository/models/a/{action}"
+        answer = httpx.post(url, json={}, timeout=30, trust_env=False)
+        assert (answer.status_code, "restricted" in answer.text) == (403, True)
+    assert served.ask("a").status_code == 200
+
+
+def test_a_model_that_is_not_served_is_404_and_a_path_is_no_name(served):
+    for name in ("other", "..%2Fa", "a.preprocessing"):
+        assert served.ask(name).status_code == 404
+
+
+def test_a_model_whose_process_is_killed_is_loaded_again(served):
+    served.ask("a")
+    (pid,) = [pid for pid, path in served.stubs("a.tensorrt_llm").items()]
+    os.kill(pid, signal.SIGKILL)
+    deadline = time.monotonic() + 60
+    while not any(event["event"] == "broken" for event in served.events()):
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+
+    assert served.ask("a").status_code == 200
+    said = [event["why"] for event in served.events() if event["event"] == "broken"]
+    assert said == [f"its process {pid} died"]
+
+
+def test_a_triton_that_is_killed_comes_back_with_its_pool(served):
+    served.ask("a")
+    os.kill(from_json(records.Record, json.loads(_record(served).read_text())).endpoint.pid, signal.SIGKILL)
+    deadline = time.monotonic() + 120
+    while not _answers(served):
+        assert time.monotonic() < deadline
+        time.sleep(0.5)
+
+    after = [event["event"] for event in served.events()]
+    last_start = max(at for at, event in enumerate(after) if event == "started")
+    assert "lost" in after or last_start > 0
+    assert after[-1] == "loaded"
+
+
+def _answers(served):
+    with contextlib.suppress(httpx.TransportError):  # the gateway may be started again, too
+        answer = served.ask("a")
+        assert answer.status_code in {200, 400, 429, 500, 503}
+        return answer.status_code == 200
+    return False
+
+
+def _record(served):
+    return served.folder / "state/servers/tiny.json"
