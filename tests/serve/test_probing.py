@@ -1,0 +1,113 @@
+"""When a probe is due, and what it concludes, against a server that answers as it is told."""
+
+import http.server
+import threading
+
+import pytest
+
+from toolkit.serve import probing
+from toolkit.serve.records import Record
+from toolkit.specs import Endpoint, ServeSpec
+
+
+class Scripted:
+    """Answers metrics and generate as told, and counts what it was asked."""
+
+    answered = 0
+    status = 200
+    takes_s = 0.0
+    asked = 0
+
+
+@pytest.fixture
+def scripted():
+    script, released = Scripted(), threading.Event()
+
+    class Answer(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):
+            self.reply(200, f'nv_inference_request_success{{model="ensemble",version="1"}} {script.answered}\n')
+
+        def do_POST(self):
+            script.asked += 1
+            released.wait(script.takes_s)
+            script.answered += script.status == 200
+            self.reply(script.status, '{"error": "the device is lost"}')
+
+        def reply(self, status, text):
+            self.send_response(status)
+            self.send_header("Content-Length", str(len(text)))
+            self.end_headers()
+            self.wfile.write(text.encode())
+
+        def log_message(self, *words):
+            pass
+
+    class Server(http.server.ThreadingHTTPServer):
+        def handle_error(self, request, client_address):
+            """Say nothing about a client that gave up."""
+
+    with Server(("127.0.0.1", 0), Answer) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        script.url = f"http://127.0.0.1:{server.server_port}"
+        yield script
+        released.set()
+        server.shutdown()
+
+
+@pytest.fixture
+def prober(scripted, monkeypatch):
+    monkeypatch.setattr(probing, "PROBE_TIMEOUT_S", 0.3)
+    spec = ServeSpec(name="x", repository="/r", backend="embedded", probe_every_s=30)
+    endpoint = Endpoint(
+        name="x",
+        http_url=scripted.url,
+        grpc_url="",
+        metrics_url=f"{scripted.url}/metrics",
+        pid=1,
+        log_path="",
+        started_at="",
+        spec=spec,
+    )
+    return probing.Prober(
+        Record(server_id="1", endpoint=endpoint, boot_id="", start_ticks=0, owner_pid=1, owner_start_ticks=0)
+    )
+
+
+def look(prober):
+    """Look as if the time for a probe had come."""
+    prober.probed_s -= 31
+    return prober.fault()
+
+
+def test_a_server_is_not_asked_before_it_is_time(prober, scripted):
+    assert (prober.fault(), scripted.asked) == ("", 0)
+    assert (look(prober), scripted.asked) == ("", 1)
+    assert (prober.fault(), scripted.asked) == ("", 1)
+
+
+def test_one_that_answers_others_is_not_asked(prober, scripted):
+    look(prober)
+    scripted.answered += 5
+
+    assert (look(prober), scripted.asked) == ("", 1)
+
+
+def test_two_errors_in_a_row_are_a_fault_and_one_is_none(prober, scripted):
+    scripted.status = 500
+    assert look(prober) == ""
+    scripted.status = 200
+    assert look(prober) == ""
+    scripted.status = 500
+    assert look(prober) == ""
+
+    assert look(prober) == "Model 'ensemble' answered a request for one token with 500: the device is lost."
+
+
+def test_silence_is_a_fault_unless_others_are_answered_meanwhile(prober, scripted):
+    scripted.takes_s = 5.0
+    assert look(prober) == ""
+    scripted.answered += 1
+    assert look(prober) == ""
+    assert look(prober) == ""
+
+    assert look(prober) == "Model 'ensemble' did not answer a request for one token in 0 s."
