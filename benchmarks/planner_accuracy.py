@@ -75,10 +75,9 @@ class Held:
         return abs(self.log_error) <= EIGHTY_PERCENT * self.log_sd
 
 
-def held_out(rows: Sequence[Row], system: System, split: Callable[[Row], str], constants: SpeedConstants) -> list[Held]:
+def held_out(rows: Sequence[Row], system: System, split: Callable[[Row], str], doubts: Sequence[float]) -> list[Held]:
     """Return every row as the fit without its group predicts it."""
     groups = np.array([split(row) for row in rows])
-    doubts = [log_sd_of(row, constants) for row in rows]
     found = []
     for group in sorted(set(groups)):
         others = groups != group
@@ -132,7 +131,8 @@ def with_doubt(constants: SpeedConstants, rows: Sequence[Row], system: System) -
     """Return the constants with the residuals that make intervals of 80 % hold WANTED_COVERAGE of held-out rows."""
     errors: dict[str, float] = {}
     log_sd = dict(constants.log_sd)
-    by_split = {name: held_out(rows, system, SPLITS[name], constants) for name in ("release", "card", "size")}
+    doubts = [log_sd_of(row, constants) for row in rows]
+    by_split = {name: held_out(rows, system, SPLITS[name], doubts) for name in ("release", "card", "size")}
     for name, held in by_split.items():
         for key, is_one in (("one", True), ("many", False)):
             some = [
@@ -191,8 +191,9 @@ def main() -> None:
         print(f"left out: {card} with tp {ranks}, {reason}")
     rows = read()
     system = system_of(rows, speeds.read(PRIORS))
+    doubts = [log_sd_of(row, constants) for row in rows]
     for name, split in SPLITS.items():
-        held = held_out(rows, system, split, constants)
+        held = held_out(rows, system, split, doubts)
         print_split(name, held)
         print_worst(held, options.worst)
     planner_single_stream.main()

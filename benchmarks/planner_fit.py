@@ -132,17 +132,21 @@ def _toml(value: object) -> str:
     return json.dumps(value)
 
 
+def refitted() -> SpeedConstants:
+    """Return the constants that the rows and the priors give, with their doubt."""
+    rows = read()
+    system = system_of(rows, speeds.read(PRIORS))
+    at, covariance = system.fit(np.ones(len(rows), bool))
+    found = constants_of(system, rows, at=at, covariance=covariance)
+    return planner_accuracy.with_doubt(found, rows, system)
+
+
 def main() -> None:
     """Print the constants, or write them."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--write", action="store_true")
     options = parser.parse_args()
-    rows = read()
-    system = system_of(rows, speeds.read(PRIORS))
-    everything = np.ones(len(rows), bool)
-    at, covariance = system.fit(everything)
-    found = constants_of(system, rows, at=at, covariance=covariance)
-    text = toml_of(planner_accuracy.with_doubt(found, rows, system))
+    text = toml_of(refitted())
     if options.write:
         speeds.FITTED.write_text(text, encoding="utf-8")
     else:

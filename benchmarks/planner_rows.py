@@ -7,6 +7,8 @@ requests, and the limits that its builder takes for a data set (tensorrt_llm/ben
 from __future__ import annotations
 
 import csv
+import dataclasses
+import functools
 import json
 import math
 from collections.abc import Iterator
@@ -123,11 +125,10 @@ def _rows(records: Iterator[dict[str, str]]) -> Iterator[Row]:
 
 
 def _with_room(setup: ServerSetup, tokens: int) -> ServerSetup:
-    import dataclasses
-
     return dataclasses.replace(setup, kv_capacity_tokens=float(tokens))
 
 
+@functools.cache
 def spec(name: str) -> ModelSpec:
     """Return a model of data/models.json."""
     configs = json.loads((DATA / "models.json").read_text(encoding="utf-8"))

@@ -17,7 +17,7 @@ from toolkit.specs import Calibration, CalibrationPoint, Limits
 TAKEN = calibration.Circumstances(engine="openvino", model="demo", date="2026-11-21", versions={"trtk": "0.1.0"})
 
 
-def cpu_setup(recipe="int4", **limits):
+def cpu_setup(recipe="int4"):
     spec = dataclasses.replace(
         setup().model,
         hidden_size=576,
@@ -32,7 +32,7 @@ def cpu_setup(recipe="int4", **limits):
     return dataclasses.replace(found, gpu=gpus.get("cpu"), recipe=quant.get(recipe))
 
 
-def simulated(server, truth, *, noise=0.0, seed=0, bend=lambda load: 1.0):
+def simulated(server, truth, *, noise=0.0, seed=0, bend=lambda _: 1.0):
     """What a server with these constants would measure, a little off each time."""
     random_ = random.Random(seed)
     for load in calibration.LOADS:

@@ -1,0 +1,81 @@
+"""The bars that the planner must keep on figures that it was not fitted to, by the benchmark's own tables."""
+
+import contextlib
+import io
+import re
+import sys
+from pathlib import Path
+
+import pytest
+
+BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
+
+
+@pytest.fixture(scope="module")
+def tables():
+    """What `python benchmarks/planner_accuracy.py` prints, by split."""
+    sys.path.insert(0, str(BENCHMARKS))
+    try:
+        import planner_accuracy
+
+        said, arguments = io.StringIO(), sys.argv
+        sys.argv = ["planner_accuracy.py"]
+        with contextlib.redirect_stdout(said):
+            planner_accuracy.main()
+        sys.argv = arguments
+    finally:
+        sys.path.remove(str(BENCHMARKS))
+    parts = re.split(r"^(leave one .*? out|one sequence, .*? out)\b.*$", said.getvalue(), flags=re.MULTILINE)
+    return dict(zip(parts[1::2], parts[2::2], strict=True))
+
+
+def totals(table):
+    """(rows, median, mean, p90, covered) of one GPU and of several, from a table's first line for all."""
+    line = next(line for line in table.splitlines() if line.startswith("all"))
+    numbers = [float(number) for number in re.findall(r"[\d.]+", line)]
+    return numbers[:5], numbers[5:10]
+
+
+@pytest.mark.parametrize("split", ["release", "card", "size"])
+def test_throughput_held_out_keeps_the_bars(tables, split):
+    one, several = totals(tables[f"leave one {split} out"])
+    assert one[1] <= 6
+    assert one[2] <= 10
+    assert several[2] <= 15
+
+
+@pytest.mark.parametrize("split", ["release", "card", "size"])
+def test_intervals_of_eighty_percent_hold_75_to_90(tables, split):
+    for rows in totals(tables[f"leave one {split} out"]):
+        assert 75 <= rows[4] <= 90
+
+
+def test_every_row_is_in_every_split_but_those_that_are_named(tables):
+    for split in ("release", "size"):
+        one, several = totals(tables[f"leave one {split} out"])
+        assert one[0] + several[0] == 622 - 8
+
+
+def test_batch_one_on_a_model_that_the_card_did_not_show_keeps_its_bar(tables):
+    held = tables["one sequence, leave one model of a card out"]
+    rows, median = (float(number) for number in re.findall(r"[\d.]+", held.splitlines()[-1])[:2])
+    assert rows > 350
+    assert median <= 8
+
+
+def test_what_ships_is_what_the_data_gives():
+    """Fitting again changes nothing: the constants are of these rows and priors."""
+    sys.path.insert(0, str(BENCHMARKS))
+    try:
+        import planner_fit
+
+        from toolkit import speeds
+
+        found = planner_fit.refitted()
+    finally:
+        sys.path.remove(str(BENCHMARKS))
+    shipped = speeds.constants()
+    assert found.shared == pytest.approx(shipped.shared, rel=1e-3)
+    for new, old in zip(found.architectures, shipped.architectures, strict=True):
+        assert new.compute == pytest.approx(old.compute, rel=1e-3)
+        assert (new.bandwidth, new.kv_bandwidth) == pytest.approx((old.bandwidth, old.kv_bandwidth), rel=1e-3)
