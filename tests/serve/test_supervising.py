@@ -15,7 +15,7 @@ import pytest
 
 from toolkit import processes, serve
 from toolkit.errors import ServerError
-from toolkit.serve import records, supervising
+from toolkit.serve import companions, records, starting, stopping, supervising
 from toolkit.serve.backend import MARKER
 from toolkit.specs import Companion, to_json
 
@@ -240,3 +240,19 @@ def test_a_stop_wins_over_a_restart_that_is_under_way(beside, witness):
 
     time.sleep(1.5)
     assert nothing_left(server_id, witness)
+
+
+def test_nothing_of_a_server_is_started_once_a_stop_has_begun(beside, witness):
+    serve.start(beside)
+    record = stopping._marked(records.read("echo"))
+    (door,) = status().companions
+    os.kill(door.pid, signal.SIGKILL)
+
+    with pytest.raises(records.StoppedMeanwhile, match="was stopped by another command"):
+        starting.bring_up(record)
+    with pytest.raises(records.StoppedMeanwhile):
+        companions.start(record, beside.companions[0])
+    serve.supervise(record.endpoint, say=print)
+
+    assert (status().state, status().problem) == ("not ready", "it is being stopped")
+    assert (len(witness.pids("tritonserver")), status().companions[0].state) == (1, "dead")
