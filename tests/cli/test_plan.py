@@ -116,6 +116,11 @@ NONSENSE = {
     "two loads": ([*A4500, "--rate", "1", "--users", "5"], 2, "--rate and --users both say how much comes."),
     "an unknown card": (["--gpu", "a4501"], 2, "There is no GPU named 'a4501'."),
     "a format that the card cannot run": (["--gpu", "a4500", "--quant", "fp8"], 3, "fp8 needs sm_89 or newer"),
+    "a cache type of another flow": (
+        ["--gpu", "l4", "--quant", "fp8", "--flow", "llmapi", "--kv-cache", "int8"],
+        3,
+        "--kv-cache int8 is of the engine flow",
+    ),
     "no tokens": ([*A4500, "--osl", "0"], 2, "--osl 0 is no number of tokens."),
     "a headroom beyond the card": ([*A4500, "--headroom", "180"], 2, "--headroom 180 is no share of a card."),
     "a duty of more than always": ([*A4500, "--duty", "2"], 2, "--duty 2 is no share of the time."),
@@ -151,6 +156,14 @@ def test_cards_are_recommended_where_none_is_named(config):
     assert costs == sorted(costs)
     assert {option["gpu"] for option in found["pareto_front"]} <= {option["gpu"] for option in found["options"]}
     assert {each["gpu"] for each in found["rejected"]} >= {"cpu", "t4"}
+
+
+def test_the_cpu_is_recommended_where_it_is_enough():
+    found = document("demo", "--isl", "64", "--osl", "32", "--rate", "0.05")
+    text = trtk("demo", "--isl", "64", "--osl", "32", "--rate", "0.05").stdout
+
+    assert found["options"][0]["gpu"] == "cpu"
+    assert "This machine's CPU is enough" in text
 
 
 def test_cards_are_compared_by_their_best(config):

@@ -41,3 +41,15 @@ QWEN_05B = dataclasses.replace(
     is_tied=True,
     max_position_embeddings=32_768,
 )
+DEMO = dataclasses.replace(
+    LLAMA_8B,
+    vocab_size=49_152,
+    hidden_size=576,
+    num_layers=30,
+    num_heads=9,
+    num_kv_heads=3,
+    head_dim=64,
+    intermediate_size=1536,
+    is_tied=True,
+    max_position_embeddings=8192,
+)

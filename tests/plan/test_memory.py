@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.plan.shapes import LLAMA2_7B, LLAMA_8B, LLAMA_70B, MISTRAL_7B, QWEN_05B
+from tests.plan.shapes import DEMO, LLAMA2_7B, LLAMA_8B, LLAMA_70B, MISTRAL_7B, QWEN_05B
 from toolkit import quant
 from toolkit.plan import kv_cache, memory
 from toolkit.specs import Limits, Sharding
@@ -94,6 +94,13 @@ def test_a_window_bounds_what_its_layers_cache():
 
     assert kv_cache.bytes_of_request(short, 4096) == 4096 * 131_072
     assert kv_cache.bytes_of_request(short, 32_768) == 4096 * 131_072
+
+
+def test_the_cpu_engine_has_as_many_blocks_as_it_says():
+    """Read from a server of the demo model with a cache of 1 GiB."""
+    per_token = kv_cache.bytes_per_token(kv_cache.of_cpu_engine(DEMO))
+
+    assert (1 << 30) // (32 * per_token) == 2452
 
 
 def test_a_hybrid_model_keeps_a_state_and_caches_in_some_layers_alone():

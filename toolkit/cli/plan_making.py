@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from toolkit.cli import plan_options
+from toolkit.cli.planning import need_kv_cache_type
 from toolkit.errors import PlanInfeasible, UsageError
 from toolkit.specs import GpuSpec, ModelSpec, Prediction, QuantRecipe, ServerSetup, Sharding, Slo, Workload
 
@@ -130,6 +131,7 @@ def answer(question: Question, gpu: str, recipe: QuantRecipe) -> Answer:
         )
     except limits.TooSmall as refusal:
         raise PlanInfeasible(str(refusal), hint=_way_out(question, gpu) or refusal.hint) from None
+    need_kv_cache_type(made.kv_type, made.flow, target.gpu)
     predict = predictor()
     load = question.workload
     in_flight = load if load.concurrency or load.rate_rps else dataclasses.replace(load, concurrency=None)
@@ -181,7 +183,8 @@ def _knobs(question: Question, target: Target, made: Candidate, asked: Any) -> I
                 recipes=(),
                 model=made.setup.model,
             )
-            loaded, _ = loaded_as(question.model, flow, recipe, sharding=sharding, kv_asked=kv_asked)
+            loaded, kv_type = loaded_as(question.model, flow, recipe, sharding=sharding, kv_asked=kv_asked)
+            need_kv_cache_type(kv_type, flow.flow, target.gpu)
         except PlanInfeasible:
             continue
         others.append((name, change, loaded))

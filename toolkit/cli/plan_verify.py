@@ -32,9 +32,11 @@ def server(name: str) -> tuple[str, list[Row]]:
             f"{chosen} serves a repository that has no plan with it.", hint="Serve a folder that `trtk build` made."
         )
     plan = plan_of(Path(end.spec.folder))
-    planned = observed.of_plan(plan, tokens_per_block=limits.TOKENS_PER_BLOCK)
+    blocks, memory = _metrics(end)
+    planned = observed.of_plan(plan, tokens_per_block=limits.TOKENS_PER_BLOCK, blocks_used=blocks.get("used", 0))
     log = log_path(chosen).read_text(encoding="utf-8", errors="replace")
-    return chosen, observed.compared(planned, {**_metrics(end, is_cpu=plan.gpu.is_cpu), **observed.of_log(log)})
+    told = observed.of_metrics(blocks, memory, is_cpu=plan.gpu.is_cpu)
+    return chosen, observed.compared(planned, {**told, **observed.of_log(log)})
 
 
 def log(path: Path, answer: Answer) -> list[Row]:
@@ -92,11 +94,9 @@ def amount(what: str, value: float) -> str:
     return f"{value / GIB:.2f} GiB" if observed.is_bytes(what) else f"{value:,.0f}"
 
 
-def _metrics(end: Endpoint, *, is_cpu: bool) -> dict[str, float]:
+def _metrics(end: Endpoint) -> tuple[dict[str, float], dict[str, float]]:
     from toolkit.monitoring import scraping
-    from toolkit.plan import observed
 
     found = scraping.scrape(end.metrics_url)
     blocks = {one.labels["kv_cache_block_type"]: one.value for one in found.matching(BLOCKS)}
-    memory = {one.labels["memory_type"]: one.value for one in found.matching(MEMORY)}
-    return observed.of_metrics(blocks, memory, is_cpu=is_cpu)
+    return blocks, {one.labels["memory_type"]: one.value for one in found.matching(MEMORY)}

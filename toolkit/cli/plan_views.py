@@ -161,6 +161,8 @@ def recommended(question: Question, found: Recommendation, quality: dict[str, di
         labelled(
             "", f"x: replicas, each with so many requests in flight; ms; {currency} for all GPUs; KL from trtk eval."
         )
+        if found.options[0].candidate.setup.gpu.is_cpu:
+            labelled("", "This machine's CPU is enough: no GPU has to be rented.")
         if any(option.is_doubtful for option in found.options[:20]):
             output.text("?: the slow end of the prediction misses the SLO.")
         front = ", ".join(_short(option) for option in found.front)

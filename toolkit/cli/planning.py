@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from toolkit.cli import repository_options
 from toolkit.cli.auto_options import auto_of
 from toolkit.cli.source_options import KEEP
-from toolkit.specs import BuildPlan, ModelSource, ModelSpec, QuantRecipe, Sharding
+from toolkit.specs import BuildPlan, GpuSpec, ModelSource, ModelSpec, QuantRecipe, Sharding
 
 if TYPE_CHECKING:
     from toolkit.plan import Asked, AskedEngine, Target
@@ -113,16 +113,20 @@ def _recipe_of(name: str, model: ModelSpec, source: ModelSource) -> QuantRecipe:
 
 def need_kv_cache(made: BuildPlan) -> None:
     """Refuse a KV cache type that the GPU is known not to store in the plan's flow."""
+    need_kv_cache_type(made.conversion.kv_cache, made.flow, made.gpu)
+
+
+def need_kv_cache_type(kv_cache: str | None, flow: str, gpu: GpuSpec) -> None:
+    """Refuse a KV cache type that a GPU is known not to store in a flow."""
     from toolkit.errors import PlanInfeasible
     from toolkit.quant import matrix
 
-    algo = made.conversion.kv_cache.upper() if made.conversion.kv_cache else None
-    known = matrix.supported_kv_cache_sms(algo, made.flow)
-    if algo and made.gpu.sm not in (*known, *matrix.unverified_kv_cache_sms(algo, made.flow)):
+    algo = kv_cache.upper() if kv_cache else None
+    known = matrix.supported_kv_cache_sms(algo, flow)
+    if algo and gpu.sm not in (*known, *matrix.unverified_kv_cache_sms(algo, flow)):
         listing = ", ".join(f"sm_{sm}" for sm in known)
         raise PlanInfeasible(
-            f"A KV cache in {algo} runs on {listing or 'no GPU'} in the {made.flow} flow; {made.gpu.title} is "
-            f"sm_{made.gpu.sm}.",
+            f"A KV cache in {algo} runs on {listing or 'no GPU'} in the {flow} flow; {gpu.title} is sm_{gpu.sm}.",
             hint="Try --kv-cache none.",
         )
 

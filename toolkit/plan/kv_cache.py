@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from toolkit.specs import ModelSpec, Sharding
 
 FLOAT_BYTES = 2
+#: A scale and a zero point, and the tokens of a block of the CPU engine.
+CPU_SCALE_BYTES, CPU_BLOCK_TOKENS = 8, 32
 #: Bytes of a cached number, by --kv-cache.
 BYTES_BY_TYPE = {None: FLOAT_BYTES, "fp8": 1, "int8": 1}
 
@@ -39,6 +41,16 @@ def of_model(
         CachedLayers(layers=windows.count(window), bytes_per_token=each, window=window)
         for window in dict.fromkeys(windows)
     )
+
+
+def of_cpu_engine(model: ModelSpec) -> tuple[CachedLayers, ...]:
+    """Return what OpenVINO caches: 8 bits a number, keys scaled by channel and block, values by token.
+
+    Each scale comes with its zero point. So counted, 1 GiB is as many blocks as the engine says it has.
+    """
+    key = model.head_dim + model.head_dim * CPU_SCALE_BYTES // CPU_BLOCK_TOKENS
+    value = model.head_dim + CPU_SCALE_BYTES
+    return tuple(replace(group, bytes_per_token=model.num_kv_heads * (key + value)) for group in of_model(model))
 
 
 def latent(num_layers: int, *, lora_rank: int, rope_dim: int, kv_bytes: int = FLOAT_BYTES) -> CachedLayers:

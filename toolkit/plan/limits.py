@@ -83,6 +83,8 @@ def loaded_on(gpu: GpuSpec, converted: ConversionPlan, flow: str, sharding: Shar
     )
     width = kv_cache.BYTES_BY_TYPE[converted.kv_cache]
     cached = kv_cache.of_model(model, kv_bytes=width, sharding=sharding)
+    if gpu.is_cpu:
+        cached = kv_cache.of_cpu_engine(model)
     return Loaded(gpu=gpu, model=model, recipe=converted.recipe, weights_bytes=weights, cached=cached)
 
 
@@ -129,6 +131,8 @@ def pool_bytes(loaded: Loaded, asked: Asked, limits: Limits) -> int:
 
 def needed_bytes(loaded: Loaded, limits: Limits) -> int:
     """Return what a process takes besides its KV cache."""
+    if loaded.gpu.is_cpu:
+        return loaded.weights_bytes + memory.CPU_RUNTIME_BYTES
     activations = memory.activation_bytes(loaded.model, limits, loaded.recipe)
     return loaded.weights_bytes + activations + memory.runtime_bytes(loaded.model, limits)
 
@@ -150,7 +154,7 @@ def _cpu_pool_bytes(loaded: Loaded, asked: Asked) -> int:
     wanted = max(CPU_KV_BYTES, (load.concurrency or 1) * each)
     if not loaded.usable_bytes:
         return wanted
-    left = loaded.usable_bytes - loaded.weights_bytes - memory.RUNTIME_BYTES
+    left = loaded.usable_bytes - loaded.weights_bytes - memory.CPU_RUNTIME_BYTES
     return min(wanted, int((asked.headroom or KV_FRACTION) * left))
 
 
@@ -282,7 +286,7 @@ def _sizing(
     loaded: Loaded, asked: Asked, limits: Limits, *, kv_bytes: int, policy: str, choices: tuple[Choice, ...]
 ) -> Sizing:
     activations = 0 if loaded.gpu.is_cpu else memory.activation_bytes(loaded.model, limits, loaded.recipe)
-    runtime = memory.RUNTIME_BYTES if loaded.gpu.is_cpu else memory.runtime_bytes(loaded.model, limits)
+    runtime = memory.CPU_RUNTIME_BYTES if loaded.gpu.is_cpu else memory.runtime_bytes(loaded.model, limits)
     used = loaded.weights_bytes + activations + runtime + kv_bytes
     per_token = kv_cache.bytes_per_token(loaded.cached)
     blocks = kv_bytes // (per_token * TOKENS_PER_BLOCK)

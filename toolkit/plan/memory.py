@@ -29,6 +29,10 @@ LOGIT_BYTES = 4
 POSITION_BYTES = 24
 #: CUDA context and libraries of a serving process: 0.26 GiB in issue 1188, 0.76 GiB in the log of that page.
 RUNTIME_BYTES = 600 * MIB
+#: The CPU engine's process besides weights and KV cache, read from one that served the demo model; beside it Triton and
+#: the Python processes in front of and behind the engine.
+CPU_ENGINE_BYTES = 520 * MIB
+CPU_RUNTIME_BYTES = CPU_ENGINE_BYTES + 280 * MIB
 #: Buffers of NCCL on each of several ranks, as aiconfigurator has them.
 NCCL_BYTES = 342 * MIB
 

@@ -43,7 +43,7 @@ MEANINGS = {
     "kv_tokens": "follows from the KV cache and its bytes a token",
     "kv_blocks": "follows from the KV cache and its tokens a block",
     "bytes_per_token": "another type of KV cache than planned",
-    "process": "of the engine's process on the CPU: weights, KV pages that were touched, and libraries",
+    "process": "the engine's process on the CPU: weights, blocks in use and libraries",
 }
 
 
@@ -95,8 +95,8 @@ def of_metrics(blocks: Mapping[str, float], memory_bytes: Mapping[str, float], *
     return found
 
 
-def of_plan(plan: BuildPlan, *, tokens_per_block: int) -> dict[str, float]:
-    """Return what a build was planned to be, in the same words."""
+def of_plan(plan: BuildPlan, *, tokens_per_block: int, blocks_used: float = 0) -> dict[str, float]:
+    """Return what a build was planned to be, in the same words; a host gives a process the pages that it has used."""
     model, limits = plan.conversion.model, plan.limits
     found: dict[str, float] = {
         "weights": plan.weights_bytes,
@@ -109,7 +109,8 @@ def of_plan(plan: BuildPlan, *, tokens_per_block: int) -> dict[str, float]:
     }
     found["kv_tokens"] = found["kv_blocks"] * tokens_per_block
     if plan.gpu.is_cpu:
-        return found | {"process": plan.weights_bytes + plan.kv_bytes + memory.RUNTIME_BYTES}
+        touched = blocks_used * tokens_per_block * plan.kv_bytes_per_token
+        return found | {"process": plan.weights_bytes + memory.CPU_ENGINE_BYTES + touched}
     return found | {
         "activations": memory.activation_bytes(model, limits, plan.conversion.recipe),
         "runtime_buffers": memory.buffers_bytes(model, limits),

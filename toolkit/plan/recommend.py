@@ -338,6 +338,7 @@ def _rank(option: Option) -> tuple[float, float, int]:
 def _per_month(option: Option) -> float:
     """Return the month's cost where a load is given, and what a million tokens cost otherwise: both rank alike."""
     if option.cost is None:
-        return math.inf
+        # The CPU of this machine is there already.
+        return 0.0 if option.candidate.setup.gpu.is_cpu and option.is_load_given else math.inf
     per_token = option.cost.per_month / max(option.served_tps, 1e-9)
     return option.cost.per_month if option.is_load_given else per_token
