@@ -376,6 +376,32 @@ def test_a_request_is_recorded_without_its_prompt(running, client, script):
 TIMINGS = {"queued_ms", "ttft_ms", "duration_ms"}
 
 
+class Broken:
+    """Leases of a programmer who was tired."""
+
+    async def close(self):
+        """Nothing."""
+
+    def served(self):
+        return []
+
+    def lease(self, name):
+        raise ZeroDivisionError(name)
+
+
+def test_our_own_fault_is_a_500_without_its_traceback(gateways, tmp_path):
+    from toolkit.gateway.config import Audit
+
+    with gateways(leases=Broken(), audit=Audit(path=str(tmp_path / "audit.jsonl"))) as running:
+        reply = httpx.post(f"{running.url}/v1/completions", json={"model": "demo", "prompt": "x"})
+        last = records(running)[-1]
+
+    assert (reply.status_code, reply.json()["error"]["type"]) == (500, "server_error")
+    assert "Traceback" not in reply.text
+    assert "ZeroDivisionError" not in reply.text
+    assert (last["kind"], last["outcome"], last["status"]) == ("request", "failed", 500)
+
+
 def test_requests_beyond_the_line_are_told_to_come_back(gateways, client_of, script, until):
     from toolkit.gateway.config import Limits
 

@@ -55,7 +55,13 @@ class Triton:
 
         self._messages = messages
         # A proxy of the environment must not see what goes to loopback, and one connection carries every request.
-        options = [("grpc.enable_http_proxy", 0), ("grpc.max_receive_message_length", -1)]
+        options = [
+            ("grpc.enable_http_proxy", 0),
+            ("grpc.max_receive_message_length", -1),
+            # A Triton that was started again is found at once, not after gRPC's two minutes.
+            ("grpc.initial_reconnect_backoff_ms", 100),
+            ("grpc.max_reconnect_backoff_ms", 1000),
+        ]
         self._channel = grpc.aio.insecure_channel(address, options=options)
         self._stream = self._channel.unary_stream(
             f"{SERVICE}/ModelStreamInfer",
