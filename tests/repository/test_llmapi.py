@@ -81,6 +81,7 @@ def test_the_yaml_says_the_same_values_and_only_keys_that_the_release_has():
     assert document == {
         "model": "../checkpoint",
         "backend": "pytorch",
+        "enable_iter_perf_stats": True,
         "tensor_parallel_size": 2,
         "max_batch_size": 32,
         "max_num_tokens": 2048,

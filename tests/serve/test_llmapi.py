@@ -6,6 +6,7 @@ import shutil
 import time
 from pathlib import Path
 
+import httpx
 import numpy as np
 import pytest
 import tritonclient.grpc as grpc
@@ -36,7 +37,9 @@ SPEC = RepositorySpec(
 def served(tmp_path, free_ports):
     """Return a client and the folder where the stand-in says what it was told."""
     folder = tmp_path / "engine" / "model_repository"
-    (tmp_path / "engine" / "checkpoint").mkdir(parents=True)
+    checkpoint = tmp_path / "engine" / "checkpoint"
+    checkpoint.mkdir(parents=True)
+    (checkpoint / "chat_template.jinja").write_text("{% for each in messages %}{{ each.content }} {% endfor %}")
     repository.write(repository.render(SPEC), folder)
     library = Path(shutil.copytree(STAND_IN, folder / "ensemble" / "1" / "tensorrt_llm"))
     http, grpc_port, metrics = free_ports
@@ -52,6 +55,7 @@ def served(tmp_path, free_ports):
     )
     endpoint = serve.start(spec)
     client = grpc.InferenceServerClient(endpoint.grpc_url)
+    library.with_name("metrics.txt").write_text(endpoint.metrics_url)
     yield client, library
     client.close()
     serve.stop("llmapi")
@@ -122,9 +126,61 @@ def test_a_client_of_the_engine_flow_is_answered_as_before(served):
         "tensor_parallel_size": 1,
         "max_seq_len": 512,
         "kv_cache_config": {"enable_block_reuse": True},
+        "enable_iter_perf_stats": True,
         "lora_config": {"lora_dir": [f"{arguments['model']}/lora/{name}" for name in "ab"]},
     }
     stream.close()
+
+
+def test_messages_log_probabilities_and_several_answers_go_through_the_llm_api(served):
+    client, library = served
+    stream = Stream(client)
+
+    stream.ask("finish_reason", text_input="", messages='[{"role": "user", "content": "a b"}]', max_tokens=3)
+    (answer,) = stream.whole()
+    assert (texts([answer]), answer.as_numpy("finish_reason").item()) == ([" a b a"], b"length")
+    assert json.loads((library / "sampling.json").read_text())["add_special_tokens"] is False
+
+    stream.ask("cum_log_probs", "output_log_probs", text_input="a", max_tokens=2, stream=True, return_log_probs=True)
+    answers = stream.whole()
+    assert [answer.as_numpy("output_log_probs").tolist() for answer in answers] == [[[[-0.5]]]] * 2
+    assert [answer.as_numpy("cum_log_probs").item() for answer in answers] == [-0.5, -1.0]
+
+    stream.ask("sequence_index", text_input="a", max_tokens=2, num_return_sequences=2, temperature=1.0)
+    answers = stream.whole()
+    assert [(answer.as_numpy("sequence_index").item(), *texts([answer])) for answer in answers] == [
+        (0, " a a"),
+        (1, " a a"),
+    ]
+    stream.close()
+
+
+def test_the_llm_apis_statistics_are_metrics_under_nvidias_names(served):
+    url = served[1].with_name("metrics.txt").read_text()
+    stream = Stream(served[0])
+    stream.ask(text_input="a b", max_tokens=3)
+    stream.whole()
+    stream.close()
+    until = time.monotonic() + 20
+    while 'general_type="iteration_counter"' not in (text := httpx.get(url).text) or "token_len_sum" not in text:
+        assert time.monotonic() < until
+        time.sleep(0.1)
+
+    found = {}
+    for line in text.splitlines():
+        if line.startswith(("nv_trt_llm", "nv_llm")) and "_bucket" not in line:
+            labels, _, value = line.partition("{")[2].partition("} ")
+            names = dict(each.split("=") for each in labels.split(","))
+            assert (names.pop("model"), names.pop("version")) == ('"ensemble"', '"1"')
+            (label,) = names.values()
+            found[line.partition("{")[0], label.strip('"')] = float(value)
+    blocks = "nv_trt_llm_kv_cache_block_metrics"
+    assert {key[1]: value for key, value in found.items() if key[0] == "nv_trt_llm_request_metrics"} == {
+        "active": 4, "max": 64, "scheduled": 3, "context": 1, "waiting": 5
+    }  # fmt: skip
+    assert [found[blocks, name] for name in ("max", "free", "used", "tokens_per", "fraction")] == [80, 60, 20, 32, 0.25]
+    assert found["nv_trt_llm_general_metrics", "iteration_counter"] == 7
+    assert found["nv_llm_output_token_len_sum", "total_output_tokens"] >= 3
 
 
 def test_sampling_means_what_it_means_to_an_engine(served):
@@ -147,25 +203,28 @@ def test_sampling_means_what_it_means_to_an_engine(served):
     stream.close()
 
 
-@pytest.mark.parametrize(
-    ("values", "message"),
-    [
-        ({"max_tokens": 0}, "max_tokens is 0; it must be 1 or more."),
-        (
-            {"max_tokens": 1, "beam_width": 4},
-            "beam_width = 4 is not supported by the LLM API's repository; it can do 1.",
-        ),
-        ({"max_tokens": 1, "lora_task_id": 3}, "lora_task_id is 3; this model has 2 adapters, counted from 1."),
-        ({"max_tokens": 1, "return_context_logits": True}, "return_context_logits = True is not supported"),
-    ],
-)
-def test_what_the_llm_api_cannot_do_is_said_in_a_sentence(served, values, message):
-    stream = Stream(served[0])
+WRONG = [
+    ({"max_tokens": 0}, "max_tokens is 0; it must be 1 or more."),
+    (
+        {"max_tokens": 1, "beam_width": 4},
+        "beam_width = 4 is not supported by the LLM API's repository; it can do 1.",
+    ),
+    ({"max_tokens": 1, "lora_task_id": 3}, "lora_task_id is 3; this model has 2 adapters, counted from 1."),
+    ({"max_tokens": 1, "temperature": float("nan")}, "temperature is nan; it must be a number."),
+    ({"max_tokens": 1, "top_k": -1}, "top_k is -1; it must be from 0 to 2.14748e+09."),
+    ({"max_tokens": 1, "guided_decoding_guide_type": "json"}, "model.yaml names no guided_decoding_backend."),
+    ({"max_tokens": 1, "messages": "[]"}, "text_input and messages are both given"),
+    ({"max_tokens": 1, "return_context_logits": True}, "return_context_logits = True is not supported"),
+]
 
-    stream.ask(text_input="a", **values)
-    with pytest.raises(InferenceServerException) as caught:
-        stream.whole()
-    assert message in caught.value.message()
+
+def test_what_the_llm_api_cannot_do_is_said_in_a_sentence(served):
+    stream = Stream(served[0])
+    for values, message in WRONG:
+        stream.ask(text_input="a", **values)
+        with pytest.raises(InferenceServerException) as caught:
+            stream.whole()
+        assert message in caught.value.message()
     stream.close()
 
 

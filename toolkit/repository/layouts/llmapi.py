@@ -63,6 +63,7 @@ def yaml_of(spec: RepositorySpec) -> str:
     settings = {
         "model": spec.engine_dir,
         "backend": "pytorch",
+        "enable_iter_perf_stats": True,  # what the model's metrics are made of
         "triton_config.cancellation_check_period_ms": CANCELLATION_CHECK_MS,
         **spec.llm_api,
         "triton_config.decoupled": True,

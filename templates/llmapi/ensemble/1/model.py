@@ -9,8 +9,11 @@ from typing import Any
 
 import triton_python_backend_utils as pb_utils
 import yaml
+from chat import Chat
 from contract import Asked, asked_of, outputs_of
+from families import Families
 from served import Refused, refusal, tensors_of
+from stats import follow
 
 FINAL = pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL
 SETTINGS = "model.yaml"
@@ -28,9 +31,14 @@ class TritonPythonModel:
         self.adapters = arguments.get("lora_config", {}).get("lora_dir", [])
         self.loop = asyncio.new_event_loop()
         threading.Thread(target=self.loop.run_forever, name="requests", daemon=True).start()
+        self.can_guide = bool(arguments.get("guided_decoding_backend"))
+        self.chat = Chat.of(Path(arguments["model"]))
         from tensorrt_llm import LLM
 
         self.llm = LLM(**arguments)
+        self.families = Families(args)
+        if arguments.get("enable_iter_perf_stats"):
+            asyncio.run_coroutine_threadsafe(follow(self.llm, self.families), self.loop)
 
     def execute(self, requests: list[Any]) -> None:
         """Begin the requests; their answers go through their senders."""
@@ -50,11 +58,11 @@ class TritonPythonModel:
         """Send the text piece by piece, or whole at the end."""
         from tensorrt_llm import SamplingParams
 
-        asked = asked_of(tensors_of(request))
+        asked = asked_of(tensors_of(request), self.chat)
         wanted = set(request.requested_output_names())
         generation = self.llm.generate_async(
             asked.text,
-            sampling_params=SamplingParams(**asked.sampling),
+            sampling_params=SamplingParams(**asked.sampling, **self.guided(asked)),
             lora_request=self.adapter(asked.adapter),
             streaming=asked.is_streaming,
         )
@@ -75,15 +83,36 @@ class TritonPythonModel:
         path = self.adapters[number - 1]
         return LoRARequest(Path(path).name, number, path)
 
+    def guided(self, asked: Asked) -> dict[str, Any]:
+        """Return what the text must follow, in the LLM API's words."""
+        if not asked.guide:
+            return {}
+        if not self.can_guide:
+            raise Refused("Guided decoding is off: model.yaml names no guided_decoding_backend.")
+        from tensorrt_llm.llmapi import GuidedDecodingParams
+
+        kind, guide = asked.guide
+        return {"guided_decoding": GuidedDecodingParams(**{kind: guide if kind != "json_object" else True})}
+
     async def send_all(self, generation: Any, sender: Any, asked: Asked, wanted: set[str]) -> None:
         """Send what is new in each result; the LLM API gives the text so far."""
-        sent = 0
+        sent: dict[int, tuple[int, int]] = {}  # of each output, characters and tokens
+        finished: set[int] = set()
         results = generation if asked.is_streaming else [await generation.aresult()]
         async for result in each(results):
-            output = result.outputs[0]
-            text = (asked.text if asked.includes_input and not sent else "") + output.text[sent:]
-            sent = len(output.text)
-            sender.send(pb_utils.InferenceResponse(outputs_of(result, text, asked, wanted)))
+            for output in result.outputs:
+                chars, tokens = sent.get(output.index, (0, 0))
+                if output.index in finished:
+                    continue
+                text = (asked.text if asked.includes_input and output.index not in sent else "") + output.text[chars:]
+                sent[output.index] = len(output.text), len(output.token_ids)
+                tensors = outputs_of(result, output, text, asked, wanted=wanted, sent=tokens)
+                sender.send(pb_utils.InferenceResponse(tensors))
+                if output.finish_reason:
+                    finished.add(output.index)
+                    self.families.observe(
+                        input_tokens=len(result.prompt_token_ids), output_tokens=len(output.token_ids)
+                    )
 
     async def stop_when_left(self, generation: Any, sender: Any) -> None:
         """Stop the work for a client that has gone."""

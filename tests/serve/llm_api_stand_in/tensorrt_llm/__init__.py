@@ -12,11 +12,27 @@ ARGUMENTS = {
     "moe_expert_parallel_size", "enable_lora", "lora_config", "guided_decoding_backend", "speculative_config",
     "max_batch_size", "max_input_len", "max_seq_len", "max_beam_width", "max_num_tokens", "load_format",
     "enable_chunked_prefill", "kv_cache_config", "stream_interval", "backend", "scheduler_config", "cuda_graph_config",
+    "enable_iter_perf_stats",
 }  # fmt: skip
 SAMPLING = {
     "end_id", "pad_id", "max_tokens", "bad", "stop", "top_k", "top_p", "temperature", "seed", "min_tokens",
-    "length_penalty", "repetition_penalty", "presence_penalty", "frequency_penalty",
+    "length_penalty", "repetition_penalty", "presence_penalty", "frequency_penalty", "n", "logprobs",
+    "add_special_tokens", "guided_decoding",
 }  # fmt: skip
+
+
+#: Of one iteration, with some of the keys that its /metrics test names.
+STATS = {
+    "iter": 7,
+    "cpuMemUsage": 1,
+    "gpuMemUsage": 2,
+    "pinnedMemUsage": 3,
+    "numActiveRequests": 4,
+    "numQueuedRequests": 5,
+    "maxNumActiveRequests": 64,
+    "kvCacheStats": {"maxNumBlocks": 80, "freeNumBlocks": 60, "usedNumBlocks": 20, "tokensPerBlock": 32},
+    "inflightBatchingStats": {"numScheduledRequests": 3, "numContextRequests": 1, "numGenRequests": 2},
+}
 
 
 class SamplingParams:
@@ -40,6 +56,10 @@ class LLM:
             (self.folder / "adapter.json").write_text(json.dumps(vars(lora_request)))
         return Generation(self.folder, text, sampling_params.values, is_streaming=streaming)
 
+    async def get_stats_async(self, timeout):
+        assert timeout > 0
+        yield STATS
+
     def shutdown(self):
         (self.folder / "shutdown").touch()
 
@@ -59,8 +79,14 @@ class Generation:
             if self.is_aborted:
                 return
             said.append(self.words[number % len(self.words)])
-            output = SimpleNamespace(text="".join(f" {word}" for word in said), token_ids=list(range(len(said))))
-            yield SimpleNamespace(outputs=[output], prompt_token_ids=list(range(len(self.words))))
+            text, tokens = "".join(f" {word}" for word in said), list(range(len(said)))
+            reason = "length" if number + 1 == self.sampling["max_tokens"] else None
+            log_probs = (
+                [{token: SimpleNamespace(logprob=-0.5)} for token in tokens] if "logprobs" in self.sampling else []
+            )
+            fields = {"text": text, "token_ids": tokens, "finish_reason": reason, "logprobs": log_probs}
+            outputs = [SimpleNamespace(**fields, index=index) for index in range(self.sampling.get("n", 1))]
+            yield SimpleNamespace(outputs=outputs, prompt_token_ids=list(range(len(self.words))))
 
     def __aiter__(self):
         return self.results()
