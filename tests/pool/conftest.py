@@ -8,6 +8,7 @@ from toolkit.pool.config import PoolConfig, PooledModel, Size
 from toolkit.pool.control import Away, ControlError
 from toolkit.pool.measuring import Measured
 from toolkit.pool.pool import Pool
+from toolkit.specs import ModelSpec
 
 MIB = 1 << 20
 
@@ -86,3 +87,32 @@ def pool_of(tmp_path):
 def model():
     """Return a function that makes a model of 100 MiB."""
     return made_model
+
+
+DEMO = ModelSpec(
+    family="llama",
+    architecture="LlamaForCausalLM",
+    vocab_size=49152,
+    hidden_size=576,
+    num_layers=30,
+    num_heads=9,
+    num_kv_heads=3,
+    head_dim=64,
+    intermediate_size=1536,
+    activation="silu",
+    norm_eps=1e-5,
+    rope_theta=100000.0,
+    max_position_embeddings=8192,
+    is_tied=True,
+    dtype="float16",
+)
+
+
+@pytest.fixture(scope="session")
+def demo_plan():
+    """The plan of the demo model's shape, as fp16 for the CPU."""
+    from toolkit import gpus, plan, quant, releases
+
+    target = plan.Target(gpu=gpus.get("cpu"), flow="openvino", **releases.facts_of(releases.default()))
+    converted = plan.conversion(DEMO, quant.get("fp16"), asked=plan.AskedCheckpoint(), calibration=None)
+    return plan.make(converted, target, plan.Asked())

@@ -15,7 +15,9 @@ from pathlib import Path
 
 import httpx
 import pytest
+from click.testing import CliRunner
 
+from toolkit.cli import main
 from toolkit.pool import journal
 from toolkit.pool.control import GrpcControl
 from toolkit.serve import records
@@ -111,6 +113,49 @@ def served(tmp_path_factory, llama):
 @pytest.fixture(autouse=True)
 def _its_state(served, monkeypatch):
     monkeypatch.setenv("TRTK_STATE", str(served.folder / "state"))
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "said"),
+    [
+        (("a", "--memory", "300MiB"), 3, "Error: The model 'a' takes "),
+        (("a", "b", "--memory", "700MiB", "--pin", "a"), 3, "with it beside a, pinned, the device would hold "),
+        (("a", "b"), 2, "Error: 2 models on one device need a limit.\nHint: --memory "),
+        (("a", "--pin", "a"), 2, "Error: --pin is for several models on one device.\nHint: Add --memory"),
+        (("a", "--memory", "2g", "--pin", "z"), 2, "Error: There is no model of this pool named 'z'."),
+        (("a", "--memory", "2g", "--kv-tokens", "z=5"), 2, "Error: There is no model of this pool named 'z'."),
+        (("a", "--memory", "2g", "--kv-tokens", "many"), 2, "Error: --kv-tokens 'many' is no number of tokens."),
+        (("a", "--memory", "2g", "--backend", "docker"), 2, "with the embedded backend, not with docker"),
+        (("a", "a", "--memory", "2g"), 2, "Error: Two models would be called 'a'."),
+        (("--memory", "2g"), 2, "Error: --memory needs the models to be named."),
+        (("a", "--memory", "lots"), 2, "Error: --memory 'lots' is no amount."),
+    ],
+)
+def test_what_cannot_be_a_pool_is_refused_before_anything_starts(served, monkeypatch, words, code, said):
+    monkeypatch.chdir(served.folder)
+    engines = [f"{word}=engines/tiny" if len(word) == 1 else word for word in words]
+    engines = [word if words[at - 1] != "--pin" else words[at] for at, word in enumerate(engines)]
+
+    done = CliRunner().invoke(main, ["serve", *engines, "--dry-run"])
+
+    assert (done.exit_code, done.stdout) == (code, "")
+    assert said in done.stderr
+
+
+def test_a_dry_run_says_what_each_model_takes_and_a_running_pool_is_left_alone(served, monkeypatch):
+    monkeypatch.chdir(served.folder)
+    words = ["serve", "a=engines/tiny", "b=engines/tiny", "--memory", "2g", "--kv-tokens", "b=64", "--name", "tiny"]
+
+    shown = CliRunner().invoke(main, [*words, "--dry-run", "--json"])
+    refused = CliRunner().invoke(main, words)
+
+    document = json.loads(shown.stdout)
+    a, b = document["pool"]["models"]
+    assert (shown.exit_code, b["kv_tokens"]) == (0, 64)
+    assert b["size"]["kv_bytes"] == 64 * b["kv_bytes_per_token"] < a["size"]["kv_bytes"]
+    assert document["sizes_bytes"]["b"] == sum(b["size"].values())
+    assert refused.exit_code == 4
+    assert "A server named 'tiny' is already running" in refused.stderr
 
 
 def test_mixed_requests_all_succeed_and_the_journal_explains_every_load_and_unload(served):
