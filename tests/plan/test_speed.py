@@ -124,6 +124,17 @@ def test_a_higher_rate_is_served_until_it_is_too_high(gpu, rate, factor):
     assert busier.tpot_ms.mid >= said.tpot_ms.mid * 0.999
 
 
+def test_an_open_loop_waits_longer_the_nearer_it_comes_to_the_top_and_a_minute_s_worth_beyond():
+    server = setup(max_batch_size=16)
+    most = predict(server, load()).output_tps.mid / 256
+    half, near, beyond = (predict(server, load(rate_rps=share * most)) for share in (0.5, 0.98, 2.0))
+    alike = predict(server, load(concurrency=round(near.batch)))
+    assert near.ttft_ms.mid > alike.ttft_ms.mid + 20
+    assert half.ttft_ms.mid < alike.ttft_ms.mid
+    assert beyond.ttft_ms.mid == pytest.approx(30_000, rel=0.05)
+    assert "Requests come faster than they can be served; the wait is that after a minute." in beyond.assumptions
+
+
 def test_little_s_law_holds_between_the_three_numbers():
     said = predict(setup(kv=1e9), load(isl=700, osl=200, concurrency=64))
     request_s = (said.ttft_ms.mid + 199 * said.tpot_ms.mid) / 1000
