@@ -8,7 +8,14 @@ from typing import Any
 
 import numpy as np
 import triton_python_backend_utils as pb_utils
-from served import Refused, flag, parameters, path_of, refusal, tensors_of, tokenizer_in
+from chat import Chat
+from served import Refused, flag, parameters, path_of, refusal, tensors_of, text_of, tokenizer_in
+from words import Words
+
+#: A normalizer may make one character of a few; a text this much longer than the longest tokens are is too long.
+NORMALIZED_CHARS = 4
+#: As max_tokens: no limit but the context. INT32 has no larger number.
+AS_MANY_AS_FIT = 2**31 - 1
 
 
 class TritonPythonModel:
@@ -28,6 +35,9 @@ class TritonPythonModel:
         plain = self.tokenizer.encode("a", add_special_tokens=False).ids
         special = self.tokenizer.encode("a").ids
         self.prefix = special[: special.index(plain[0])] if plain[0] in special else []
+        self.chat = Chat.of(folder)
+        self.words = Words(self.tokenizer)
+        self.longest_token = max(map(len, self.tokenizer.get_vocab()), default=1)
 
     def execute(self, requests: list[Any]) -> list[Any]:
         """Answer each request on its own, so that one wrong request fails alone."""
@@ -43,11 +53,11 @@ class TritonPythonModel:
 
     def outputs(self, asked: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Return every output tensor, in the types of config.pbtxt."""
-        prompts = [self.tokens_of(text_of(item, "text_input")) for item in asked["QUERY"].reshape(-1)]
         if any(text_of(item, "decoder_text_input") for item in asked.get("DECODER_QUERY", np.empty(0)).reshape(-1)):
             raise Refused("decoder_text_input is for encoder-decoder models; this one is decoder-only.")
+        prompts = self.prompts(asked)
         lengths = np.array([[len(prompt)] for prompt in prompts], np.int32)
-        wanted = asked["REQUEST_OUTPUT_LEN"].astype(np.int32)
+        wanted = self.with_room_filled(lengths, asked["REQUEST_OUTPUT_LEN"].astype(np.int32))
         self.check_lengths(lengths, wanted)
         batch = len(prompts)
         end_ids, pad_ids, ends = self.ids_of(asked, batch)
@@ -59,33 +69,74 @@ class TritonPythonModel:
             "REQUEST_INPUT_LEN": lengths,
             "DECODER_INPUT_ID": pad_ids,
             "REQUEST_DECODER_INPUT_LEN": np.ones((batch, 1), np.int32),
-            "BAD_WORDS_IDS": self.words(asked.get("BAD_WORDS_DICT"), [], batch),
-            "STOP_WORDS_IDS": self.words(asked.get("STOP_WORDS_DICT"), ends, batch),
-            "EMBEDDING_BIAS": self.bias(asked, batch),
+            "BAD_WORDS_IDS": self.words.table(asked.get("BAD_WORDS_DICT"), [], batch),
+            "STOP_WORDS_IDS": self.words.table(asked.get("STOP_WORDS_DICT"), ends, batch),
+            "EMBEDDING_BIAS": self.words.bias(asked, batch),
             "REQUEST_OUTPUT_LEN": wanted,
             "OUT_END_ID": end_ids,
             "OUT_PAD_ID": pad_ids,
             "OUT_PROMPT_TABLE_EXTRA_IDS": self.extra_ids(asked, padded),
         }
 
+    def prompts(self, asked: dict[str, np.ndarray]) -> list[list[int]]:
+        """Return each row's tokens: of its text, or of its messages."""
+        texts = [text_of(item, "text_input") for item in asked["QUERY"].reshape(-1)]
+        given = asked.get("MESSAGES", np.empty(0)).reshape(-1)
+        chats = [text_of(item, "messages") for item in given] or [""] * len(texts)
+        pairs = zip(texts, chats, strict=True)
+        return [self.tokens_of_chat(chat, text) if chat else self.tokens_of(text) for text, chat in pairs]
+
+    def tokens_of_chat(self, messages: str, text: str) -> list[int]:
+        """Encode a chat; its template writes the special tokens itself."""
+        if text:
+            raise Refused("text_input and messages are both given; leave text_input empty to send messages.")
+        if self.chat is None:
+            raise Refused("This model has no chat template; send text_input.")
+        self.check_size(messages, "messages")
+        return list(self.tokenizer.encode(self.chat.text(messages), add_special_tokens=False).ids)
+
     def tokens_of(self, text: str) -> list[int]:
         """Encode a prompt; one that a chat template began with the special tokens does not get them twice."""
         if not text:
             raise Refused("text_input is empty; there is nothing to continue.")
-        tokens = self.tokenizer.encode(text, add_special_tokens=False).ids
+        self.check_size(text, "text_input")
+        tokens = list(self.tokenizer.encode(text, add_special_tokens=False).ids)
         if self.adds_special_tokens and (not self.prefix or tokens[: len(self.prefix)] != self.prefix):
-            tokens = self.tokenizer.encode(text).ids
+            tokens = list(self.tokenizer.encode(text).ids)
         return tokens
+
+    def check_size(self, text: str, name: str) -> None:
+        """Refuse a text that cannot fit however it is cut into tokens, before time is spent on cutting it."""
+        most = NORMALIZED_CHARS * self.longest_token * self.max_seq_len
+        if self.max_seq_len and len(text) > most:
+            raise Refused(
+                f"{name} has {len(text)} characters, which cannot fit into the {self.max_seq_len} tokens of prompt and"
+                " answer that the server is set up for."
+            )
+
+    def with_room_filled(self, lengths: np.ndarray, wanted: np.ndarray) -> np.ndarray:
+        """Return how many tokens each row may make; as many as fit is the room that its prompt leaves."""
+        if not self.max_seq_len:
+            return wanted
+        return np.where(wanted == AS_MANY_AS_FIT, np.maximum(self.max_seq_len - lengths, 1), wanted).astype(np.int32)
 
     def check_lengths(self, lengths: np.ndarray, wanted: np.ndarray) -> None:
         """Refuse what no engine can do, before it waits in a queue."""
         if wanted.min() <= 0:
             raise Refused(f"max_tokens is {wanted.min()}; it must be 1 or more.")
-        if self.max_seq_len and lengths.max() >= self.max_seq_len:
+        if not self.max_seq_len:
+            return
+        if lengths.max() >= self.max_seq_len:
             raise Refused(
                 f"The prompt has {lengths.max()} tokens, and the server is set up for {self.max_seq_len} tokens of"
                 " prompt and answer together."
             )
+        for length, more in zip(lengths.reshape(-1).tolist(), wanted.reshape(-1).tolist(), strict=True):
+            if length + more > self.max_seq_len:
+                raise Refused(
+                    f"The prompt has {length} tokens and max_tokens is {more}; the server is set up for"
+                    f" {self.max_seq_len} tokens of both together, so max_tokens can be {self.max_seq_len - length}."
+                )
 
     def ids_of(self, asked: dict[str, np.ndarray], batch: int) -> tuple[np.ndarray, np.ndarray, list[list[int]]]:
         """Return END_ID, PAD_ID and the other ends; who sets end_id, -1 included, gets that one end alone."""
@@ -94,55 +145,12 @@ class TritonPythonModel:
         ends = [] if "END_ID" in asked else [[token] for token in self.end_ids[1:]]
         return end_ids, pad_ids, ends
 
-    def words(self, asked: np.ndarray | None, always: list[list[int]], batch: int) -> np.ndarray:
-        """Return word lists as TensorRT-LLM reads them: [rows, 2, width], tokens above, ends below, padded with -1."""
-        rows = asked.reshape(batch, -1) if asked is not None else [[]] * batch
-        lists = [[word for item in row if item for word in self.spellings(item)] + always for row in rows]
-        width = max(1, *(sum(map(len, words)) for words in lists))
-        table = np.full((batch, 2, width), -1, np.int32)
-        table[:, 0, :] = 0
-        for row, words in enumerate(lists):
-            flat = [token for word in words for token in word]
-            table[row, 0, : len(flat)] = flat
-            table[row, 1, : len(words)] = np.cumsum([len(word) for word in words])
-        return table
-
-    def spellings(self, item: bytes) -> list[list[int]]:
-        """Return a word's tokens at the start of a text and after a space: tokenizers tell the two apart."""
-        text = text_of(item, "a stop or bad word")
-        forms = [text] if text[:1].isspace() else [text, f" {text}"]
-        made = [self.tokenizer.encode(form, add_special_tokens=False).ids for form in forms]
-        return [word for index, word in enumerate(made) if word and word not in made[:index]]
-
-    def bias(self, asked: dict[str, np.ndarray], batch: int) -> np.ndarray:
-        """Return a weight for every token of the vocabulary, or nothing where no words are given."""
-        words = asked.get("EMBEDDING_BIAS_WORDS", np.empty(0)).reshape(-1)
-        weights = asked.get("EMBEDDING_BIAS_WEIGHTS", np.empty(0)).reshape(-1)
-        if len(words) != len(weights):
-            raise Refused(f"embedding_bias_words has {len(words)} items and embedding_bias_weights {len(weights)}.")
-        if not any(words):
-            return np.zeros((batch, 0), np.float32)
-        table = np.zeros((batch, self.tokenizer.get_vocab_size()), np.float32)
-        per_row = len(words) // batch
-        for index, (item, weight) in enumerate(zip(words, weights, strict=True)):
-            for word in self.spellings(item):
-                table[index // per_row, word] += weight
-        return table
-
     def extra_ids(self, asked: dict[str, np.ndarray], padded: np.ndarray) -> np.ndarray:
         """Return the prompt-table id at every virtual token, or nothing where none is given."""
         if "PROMPT_TABLE_EXTRA_ID" not in asked:
             return np.zeros((len(padded), 0), np.uint64)
         virtual = padded >= self.tokenizer.get_vocab_size()
         return np.where(virtual, asked["PROMPT_TABLE_EXTRA_ID"], 0).astype(np.uint64)
-
-
-def text_of(item: bytes, name: str) -> str:
-    """Read UTF-8."""
-    try:
-        return item.decode()
-    except UnicodeDecodeError:
-        raise Refused(f"{name} is not UTF-8.") from None
 
 
 def end_ids_of(folder: Path, tokenizer: Any) -> list[int]:

@@ -14,6 +14,10 @@ import triton_python_backend_utils as pb_utils
 class Refused(ValueError):
     """A request that cannot be served; its text is what the client reads."""
 
+    def __init__(self, message: str, *, code: Any = None) -> None:
+        super().__init__(message)
+        self.code = pb_utils.TritonError.INVALID_ARG if code is None else code
+
 
 def parameters(args: dict[str, str]) -> dict[str, str]:
     """Return the parameters that config.pbtxt sets; an empty value and a left-over ${...} count as unset."""
@@ -56,10 +60,18 @@ def tensors_of(request: Any) -> dict[str, np.ndarray]:
     return {tensor.name(): tensor.as_numpy() for tensor in request.inputs()}
 
 
+def text_of(item: bytes, name: str) -> str:
+    """Read UTF-8."""
+    try:
+        return item.decode()
+    except UnicodeDecodeError:
+        raise Refused(f"{name} is not UTF-8.") from None
+
+
 def refusal(error: BaseException) -> Any:
     """Return the error that a client reads: our sentence, or one that points at the log, never a traceback."""
     if isinstance(error, Refused):
-        return pb_utils.TritonError(str(error), pb_utils.TritonError.INVALID_ARG)
+        return pb_utils.TritonError(str(error), error.code)
     pb_utils.Logger.log_error("".join(traceback.format_exception(error)))
     message = str(error).strip().splitlines()
     return pb_utils.TritonError(

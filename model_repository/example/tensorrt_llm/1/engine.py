@@ -2,159 +2,48 @@
 
 from __future__ import annotations
 
-import json
 import os
 import queue
 import threading
 import time
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import triton_python_backend_utils as pb_utils
 from asked import Asked
 from detokenizer import Boundary, Detokenizer
+from meters import Meters
+from pipeline import begun, warm_up
 from replies import Reply
-from served import Refused, flag, refusal
+from row import Row, Words
+from served import Refused, refusal
+from settings import Settings
 
-#: Tokens in a block of OpenVINO's paged KV cache on a CPU.
-TOKENS_PER_BLOCK = 32
 #: Appears when the server stops and its requests have had their time; set by what starts the server.
 STOP_FILE = os.environ.get("TRTK_STOP_FILE")
 #: With stream_interval "auto", about so many messages leave after each step, whatever the number of streams.
 MESSAGES_PER_STEP = 4
 
 
-@dataclass(frozen=True)
-class Settings:
-    """The parameters of config.pbtxt that shape the pipeline."""
-
-    max_num_tokens: int
-    max_batch_size: int
-    num_kv_blocks: int
-    cache_gib: int
-    has_prefix_cache: bool
-    splits_prompts: bool
-    num_threads: int
-    stream_interval: int  # 0: auto
-    cancel_period_s: float
-
-    @classmethod
-    def read(cls, settings: dict[str, str]) -> Settings:
-        """Read them; what is not set keeps OpenVINO's own default."""
-        kv_tokens = int(settings.get("max_tokens_in_paged_kv_cache", 0))
-        interval = settings.get("stream_interval", "auto")
-        return cls(
-            max_num_tokens=int(settings["max_num_tokens"]),
-            max_batch_size=int(settings["max_batch_size"]),
-            num_kv_blocks=-(-kv_tokens // TOKENS_PER_BLOCK),
-            cache_gib=0 if kv_tokens else -(-int(settings.get("kv_cache_bytes", 0)) // 2**30),
-            has_prefix_cache=flag(settings.get("enable_kv_cache_reuse", "true")),
-            splits_prompts=flag(settings.get("enable_chunked_context", "true")),
-            num_threads=int(settings.get("num_threads", 0)),
-            stream_interval=0 if interval == "auto" else int(interval),
-            cancel_period_s=int(settings.get("cancellation_check_period_ms", 100)) / 1e3,
-        )
-
-    def pipeline(self, folder: Path) -> Any:
-        """Load the model."""
-        import openvino_genai
-
-        scheduler = openvino_genai.SchedulerConfig()
-        scheduler.max_num_batched_tokens = self.max_num_tokens
-        scheduler.max_num_seqs = self.max_batch_size
-        scheduler.num_kv_blocks = self.num_kv_blocks
-        scheduler.cache_size = self.cache_gib
-        scheduler.enable_prefix_caching = self.has_prefix_cache
-        scheduler.dynamic_split_fuse = self.splits_prompts
-        # What the build decided for this model, such as the precision of activations; a parameter here wins.
-        chosen = folder / "runtime.json"
-        properties = json.loads(chosen.read_text(encoding="utf-8")) if chosen.is_file() else {}
-        if self.num_threads:
-            properties["INFERENCE_NUM_THREADS"] = self.num_threads
-        return openvino_genai.ContinuousBatchingPipeline(str(folder), scheduler, "CPU", properties)
-
-
-class Row:
-    """One sequence that the pipeline works on."""
-
-    def __init__(self, reply: Reply, asked: Asked, index: int, boundary: Boundary | None) -> None:
-        self.reply, self.asked, self.index, self.boundary = reply, asked, index, boundary
-        self.handle: Any = None
-        self.tokens: list[int] = []
-        self.sent = 0
-        self.next_at = 1  # the first token leaves at once
-        self.is_done = self.has_answered = False
-        self.scheduled_ns = self.first_token_ns = self.last_token_ns = 0
-        self.words = [word for word in asked.stop_words if len(word) > 1]
-
-    def collect(self) -> None:
-        """Take what the last step made."""
-        import openvino_genai
-
-        while self.handle.can_read():
-            for output in self.handle.read().values():
-                for token in output.generated_ids:
-                    self._take(token)
-                self.is_done |= output.finish_reason != openvino_genai.GenerationFinishReason.NONE
-        if not self.is_done and not self.tokens:
-            self._check_room()
-
-    def _take(self, token: int) -> None:
-        if self.is_done or token == self.asked.end_id:
-            return
-        now = time.time_ns()
-        self.first_token_ns = self.first_token_ns or now
-        self.last_token_ns = now
-        self.tokens.append(token)
-        if self.boundary:
-            self.boundary.add(token)
-        if any(self.tokens[-len(word) :] == word for word in self.words):
-            self.is_done = True
-            self.handle.stop()
-
-    def _check_room(self) -> None:
-        import openvino_genai
-
-        if self.handle.get_status() == openvino_genai.GenerationStatus.IGNORED:
-            raise Refused(
-                f"The KV cache has no room for a prompt of {len(self.asked.prompt)} tokens; raise"
-                " max_tokens_in_paged_kv_cache or kv_cache_bytes."
-            )
-
-    def send(self, interval: int) -> None:
-        """Send what is certain, when it is due; all of it when the row is done."""
-        if self.is_done:
-            self._send(len(self.tokens))
-        elif self.boundary and self.boundary.certain >= self.next_at:
-            # Streams that began together are spread over the steps, so that their messages do not come in bursts.
-            self.next_at = self.boundary.certain + (interval if self.sent else 1 + id(self) // 64 % interval)
-            self._send(self.boundary.certain)
-
-    def _send(self, until: int) -> None:
-        tokens, self.sent = self.tokens[self.sent : until], until
-        if self.asked.includes_input and not self.has_answered:
-            tokens = [*self.asked.prompt.tolist(), *tokens]
-        self.has_answered = True
-        self.reply.send(self, tokens, is_last=self.is_done)
-
-
 class Engine:
     """The pipeline's only user."""
 
-    def __init__(self, folder: Path, settings: Settings, detokenizer: Detokenizer) -> None:
+    def __init__(self, folder: Path, settings: Settings, detokenizer: Detokenizer, *, meters: Meters) -> None:
         self.settings = settings
         self.pipeline = settings.pipeline(folder)
         self.detokenizer = detokenizer
         self.classes = detokenizer.classes()
+        self.meters = meters
         self.inbox: queue.SimpleQueue[Any] = queue.SimpleQueue()
         self.rows: list[Row] = []
         self.count = 0
+        self.is_settled = True  # the pipeline knows of nothing: what ended is freed in the step after
         self.next_cancel_check = 0.0
         self.thread = threading.Thread(target=self.run, name="engine", daemon=True)
 
     def start(self) -> None:
-        """Begin to serve."""
+        """Begin to serve, warm: the first sequence costs what later ones do not."""
+        self.meters.start(self.pipeline, block_share=warm_up(self.pipeline))
         self.thread.start()
 
     def submit(self, reply: Reply, rows: list[Asked]) -> None:
@@ -169,12 +58,14 @@ class Engine:
         """Let the thread end."""
         self.inbox.put(None)
         self.thread.join(timeout=10)
+        self.meters.close()
 
     def run(self) -> None:
         """Step as long as there is work; wait for work when there is none."""
         while self.admit():
-            if not self.rows:
+            if not self.rows and self.is_settled:
                 continue
+            self.is_settled = not self.rows
             try:
                 self.pipeline.step()
             except Exception as error:  # noqa: BLE001 - any failure of the engine must reach every client that waits
@@ -182,11 +73,12 @@ class Engine:
                 continue
             self.deliver()
             self.drop_cancelled()
+            self.meters.step(self.pipeline, self.rows, waiting=self.inbox.qsize())
 
     def admit(self) -> bool:
         """Take what waits in the inbox; False when the engine is to end."""
         try:
-            while (item := self.inbox.get(block=not self.rows)) is not None:
+            while (item := self.inbox.get(block=not self.rows and self.is_settled)) is not None:
                 if isinstance(item, str):
                     self.end(item)
                 else:
@@ -197,32 +89,22 @@ class Engine:
 
     def add(self, reply: Reply, rows: list[Asked]) -> None:
         """Hand a request's rows to the pipeline."""
-        for index, asked in enumerate(rows):
+        for asked in rows:
             boundary = Boundary(self.detokenizer, self.classes) if asked.is_streaming else None
-            row = Row(reply, asked, index, boundary)
+            row = Row(reply, asked, Words(asked, self.detokenizer, self.classes), boundary)
             try:
-                row.handle = self.handle(asked)
+                row.start(self.begin)
             except Exception as error:  # noqa: BLE001 - what the engine refuses must not end its thread
+                self.cancel(reply)
                 reply.fail(refusal(error))
                 return
-            row.scheduled_ns = time.time_ns()
             self.rows.append(row)
 
-    def handle(self, asked: Asked) -> Any:
-        """Begin one sequence."""
-        import openvino
-        import openvino_genai
-
-        config = openvino_genai.GenerationConfig()
-        config.max_new_tokens = asked.max_tokens
-        config.stop_token_ids = asked.stop_token_ids
-        config.ignore_eos = not config.stop_token_ids
-        if asked.end_id >= 0:
-            config.eos_token_id = asked.end_id
-        for name, value in asked.sampling.items():
-            setattr(config, name, value)
+    def begin(self, row: Row, banned: set[int]) -> Any:
+        """Hand a sequence to the pipeline, from its tokens so far on."""
         self.count += 1
-        return self.pipeline.add_request(self.count, openvino.Tensor(asked.prompt.reshape(1, -1)), config)
+        self.is_settled = False
+        return begun(self.pipeline, self.count, row, banned=banned)
 
     def interval(self) -> int:
         """Return how many tokens a message of a stream carries."""
@@ -237,6 +119,16 @@ class Engine:
             except Refused as error:
                 row.reply.fail(refusal(error))
             row.send(interval)
+            if row.is_done:
+                self.meters.finished(row)
+        if any(row.is_done or row.reply.is_closed for row in self.rows):
+            self.drop_closed()
+
+    def drop_closed(self) -> None:
+        """Forget what has ended; what still runs for a request that failed is taken out of the pipeline."""
+        for row in self.rows:
+            if row.reply.is_closed and not row.is_done:
+                row.handle.cancel()
         self.rows = [row for row in self.rows if not (row.is_done or row.reply.is_closed)]
 
     def drop_cancelled(self) -> None:
@@ -260,7 +152,7 @@ class Engine:
         if len(replies) > 1:
             return  # two clients took the same id: which of them is meant cannot be known
         for row in (row for reply in replies for row in self.cancel(reply)):
-            row.is_done = True
+            row.finish("cancelled")
             row.send(1)
 
     def cancel(self, reply: Reply) -> list[Row]:

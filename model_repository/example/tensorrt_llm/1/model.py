@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import triton_python_backend_utils as pb_utils
-from asked import Limits, rows_of
+from asked import Asked, Limits, rows_of
 from detokenizer import Detokenizer
-from engine import Engine, Settings
+from engine import Engine
+from families import Families
+from guides import Guides
+from meters import Meters
 from replies import Reply
 from served import Refused, flag, parameters, path_of, refusal, tensors_of, tokenizer_in
+from settings import Settings
 
 
 class TritonPythonModel:
@@ -20,12 +25,16 @@ class TritonPythonModel:
         settings = parameters(args)
         folder = path_of(args, settings, "gpt_model_path")
         detokenizer = Detokenizer(tokenizer_in(path_of(args, settings, "tokenizer_dir")))
+        chosen = Settings.read(settings)
         self.limits = Limits(
             max_seq_len=int(settings["max_seq_len"]),
             excludes_input=flag(settings.get("exclude_input_in_output", "true")),
+            max_sequences=chosen.max_batch_size,
         )
-        self.engine = Engine(folder, Settings.read(settings), detokenizer)
+        meters = Meters(Families(args, without=("reused",)), chosen)
+        self.engine = Engine(folder, chosen, detokenizer, meters=meters)
         self.engine.start()
+        self.guides, self.checks = Guides(folder), ThreadPoolExecutor(1, "guides")
 
     def execute(self, requests: list[Any]) -> None:
         """Queue the requests; the answers come from the engine's thread."""
@@ -50,8 +59,23 @@ class TritonPythonModel:
             return
         rows = rows_of(tensors, self.limits)
         reply = Reply(sender, request, tensors, len(rows))
+        if any(row.guide for row in rows):
+            self.checks.submit(self.take_guided, reply, rows)  # which may take seconds
+        else:
+            self.engine.submit(reply, rows)
+
+    def take_guided(self, reply: Reply, rows: list[Asked]) -> None:
+        """Hand rows to the engine once it is sure that their guides can be followed."""
+        try:
+            for guide in {row.guide for row in rows if row.guide}:
+                self.guides.check(*guide)
+        except Exception as error:  # noqa: BLE001 - the door: an answer that never comes is worse than any error
+            reply.fail(refusal(error))
+            return
         self.engine.submit(reply, rows)
 
     def finalize(self) -> None:
         """Stop the engine's thread."""
         self.engine.close()
+        self.checks.shutdown(wait=False, cancel_futures=True)
+        self.guides.close()

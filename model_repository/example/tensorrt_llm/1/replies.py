@@ -13,11 +13,10 @@ FINAL = pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL
 #: An ensemble holds an answer back until every output that its client wants is there, and a client that names none
 #: wants all: what this engine has no value for is sent as zero, as TensorRT-LLM's backend does.
 ZEROS = {
-    "cum_log_probs": np.zeros((1, 1), np.float32),
+    "cum_log_probs": np.zeros((1, 1), np.float32),  # unless they are asked for
     "output_log_probs": np.zeros((1, 1, 1), np.float32),
     "context_logits": np.zeros((1, 1, 1), np.float32),
     "generation_logits": np.zeros((1, 1, 1, 1), np.float32),
-    "sequence_index": np.zeros((1, 1), np.int32),
     "context_phase_params": np.zeros((1, 1), np.uint8),
     "kv_cache_alloc_new_blocks": np.zeros((1, 1), np.int32),
     "kv_cache_reused_blocks": np.zeros((1, 1), np.int32),
@@ -26,6 +25,8 @@ ZEROS = {
     "total_accepted_draft_tokens": np.zeros((1, 1), np.int32),
     "total_draft_tokens": np.zeros((1, 1), np.int32),
 }
+COUNTS = ("batch_index", "sequence_index", "num_input_tokens", "num_output_tokens")
+LOG_PROBS = ("cum_log_probs", "output_log_probs")
 TIMES = ("arrival_time_ns", "first_scheduled_time_ns", "first_token_time_ns", "last_token_time_ns")
 
 
@@ -39,12 +40,14 @@ class Reply:
         self.is_closed = False
         wanted = set(request.requested_output_names())
         self.wants = {name: bool(name in tensors and tensors[name].any()) for name in _ON_REQUEST}
-        self.changing = wanted & {"num_output_tokens", "num_input_tokens", "batch_index", *TIMES}
-        self.constant = [_constant(name, dtype) for name, dtype in _dtypes(wanted & ZEROS.keys())]
+        log_probs = wanted.intersection(LOG_PROBS) if self.wants["return_log_probs"] else set()
+        self.changing = sorted(wanted.intersection((*COUNTS, *TIMES)) | log_probs)
+        self.constant = [_constant(name) for name in sorted(wanted & ZEROS.keys() - log_probs)]
+        self.has_finish_reason = "finish_reason" in wanted
         self.arrival_ns = time.time_ns()
 
-    def send(self, row: Any, tokens: list[int], *, is_last: bool) -> None:
-        """Send tokens of a row; the last message of the last row closes the answer."""
+    def send(self, row: Any, tokens: list[int], *, first: int, is_last: bool) -> None:
+        """Send tokens of a row, the first of them its FIRST; the last message of the last row closes the answer."""
         if self.is_closed:
             return
         self.open_rows -= is_last
@@ -55,22 +58,30 @@ class Reply:
             pb_utils.Tensor("output_ids", ids),
             pb_utils.Tensor("sequence_length", np.array([[len(tokens)]], np.int32)),
             *self.constant,
-            *(self._changing(name, row) for name in self.changing),
+            *(pb_utils.Tensor(name, self._value(name, row, first)) for name in self.changing),
         ]
+        if self.has_finish_reason:
+            outputs.append(_reason(row.finish_reason))
         self.sender.send(pb_utils.InferenceResponse(outputs), flags=flags)
 
-    def _changing(self, name: str, row: Any) -> Any:
+    def _value(self, name: str, row: Any, first: int) -> np.ndarray:
+        if name == "cum_log_probs":
+            return np.array([[sum(row.log_probs[: row.sent])]], np.float32)
+        if name == "output_log_probs":
+            return np.array([[row.log_probs[first : row.sent]]], np.float32)
+        if name in TIMES:
+            times = (self.arrival_ns, row.scheduled_ns, row.first_token_ns, row.last_token_ns)
+            return np.array([[times[TIMES.index(name)] if self.wants["return_perf_metrics"] else 0]], np.int64)
+        return np.array([[self._count(name, row)]], np.int32)
+
+    def _count(self, name: str, row: Any) -> int:
         if name == "batch_index":
-            return pb_utils.Tensor(name, np.array([[row.index]], np.int32))
-        if name == "num_input_tokens":
-            count = len(row.asked.prompt) if self.wants["return_num_input_tokens"] else 0
-            return pb_utils.Tensor(name, np.array([[count]], np.int32))
-        if name == "num_output_tokens":
-            count = row.sent if self.wants["return_num_output_tokens"] else 0
-            return pb_utils.Tensor(name, np.array([[count]], np.int32))
-        times = (self.arrival_ns, row.scheduled_ns, row.first_token_ns, row.last_token_ns)
-        value = times[TIMES.index(name)] if self.wants["return_perf_metrics"] else 0
-        return pb_utils.Tensor(name, np.array([[value]], np.int64))
+            return int(row.asked.batch_index)
+        if name == "sequence_index":
+            return int(row.asked.sequence_index)
+        if not self.wants[f"return_{name}"]:
+            return 0
+        return len(row.asked.prompt) if name == "num_input_tokens" else int(row.sent)
 
     def fail(self, error: Any) -> None:
         """Send an error in place of what is missing."""
@@ -79,15 +90,19 @@ class Reply:
             self.sender.send(pb_utils.InferenceResponse(error=error), flags=FINAL)
 
 
-_ON_REQUEST = ("return_num_input_tokens", "return_num_output_tokens", "return_perf_metrics")
+_ON_REQUEST = ("return_num_input_tokens", "return_num_output_tokens", "return_perf_metrics", "return_log_probs")
 _MADE: dict[str, Any] = {}
 
 
-def _dtypes(names: set[str]) -> list[tuple[str, np.ndarray]]:
-    return [(name, ZEROS[name]) for name in sorted(names)]
-
-
-def _constant(name: str, value: np.ndarray) -> Any:
+def _constant(name: str) -> Any:
     if name not in _MADE:
-        _MADE[name] = pb_utils.Tensor(name, value)
+        _MADE[name] = pb_utils.Tensor(name, ZEROS[name])
     return _MADE[name]
+
+
+def _reason(reason: str) -> Any:
+    """Return the tensor that says why a sequence ended; empty while it goes on."""
+    key = f"finish_reason {reason}"
+    if key not in _MADE:
+        _MADE[key] = pb_utils.Tensor("finish_reason", np.array([[reason.encode()]], np.object_))
+    return _MADE[key]

@@ -11,41 +11,13 @@ from typing import Any
 
 import numpy as np
 import triton_python_backend_utils as pb_utils
-from served import Refused, parameters, refusal, tensors_of
+from calls import REPLACEMENT, TO_ENGINE, TO_PREPROCESSING, arrays_of, batch_of, check, engine_inputs, request_for
+from drafts import Drafted, number_of
+from served import parameters, refusal, tensors_of
 
 FINAL = pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL
-REPLACEMENT = "\ufffd"
 CANCEL_CHECK_S = 0.1
-#: Ours → preprocessing's.
-TO_PREPROCESSING = {
-    "text_input": "QUERY",
-    "decoder_text_input": "DECODER_QUERY",
-    "max_tokens": "REQUEST_OUTPUT_LEN",
-    "bad_words": "BAD_WORDS_DICT",
-    "stop_words": "STOP_WORDS_DICT",
-    "embedding_bias_words": "EMBEDDING_BIAS_WORDS",
-    "embedding_bias_weights": "EMBEDDING_BIAS_WEIGHTS",
-    "end_id": "END_ID",
-    "pad_id": "PAD_ID",
-    "prompt_table_extra_id": "PROMPT_TABLE_EXTRA_ID",
-}
-#: Preprocessing's → the engine's.
-TO_ENGINE = {
-    "INPUT_ID": "input_ids",
-    "REQUEST_INPUT_LEN": "input_lengths",
-    "DECODER_INPUT_ID": "decoder_input_ids",
-    "REQUEST_DECODER_INPUT_LEN": "decoder_input_lengths",
-    "BAD_WORDS_IDS": "bad_words_list",
-    "STOP_WORDS_IDS": "stop_words_list",
-    "EMBEDDING_BIAS": "embedding_bias",
-    "REQUEST_OUTPUT_LEN": "request_output_len",
-    "OUT_END_ID": "end_id",
-    "OUT_PAD_ID": "pad_id",
-    "OUT_PROMPT_TABLE_EXTRA_IDS": "prompt_table_extra_ids",
-}
-#: Ours → the engine's, where the names differ.
-RENAMED = {"top_k": "runtime_top_k", "top_p": "runtime_top_p", "length_penalty": "len_penalty", "stream": "streaming"}
-REFUSED = ("image_input", "image_bytes_input", "image_url_input", "video_bytes_input")
+NOTHING = np.empty((1, 1, 0), np.int32)
 
 
 class TritonPythonModel:
@@ -56,6 +28,7 @@ class TritonPythonModel:
         settings = parameters(args)
         config = json.loads(args["model_config"])
         self.engine = settings.get("tensorrt_llm_model_name", "tensorrt_llm")
+        self.draft = settings.get("tensorrt_llm_draft_model_name", "")
         # Where several models share a server, each has a preprocessing and a postprocessing of its own.
         self.preprocessing = settings.get("preprocessing_model_name", "preprocessing")
         self.postprocessing = settings.get("postprocessing_model_name", "postprocessing")
@@ -98,26 +71,49 @@ class TritonPythonModel:
         # Tensors that config.pbtxt reshapes to the batch alone come as [1]; the models behind take them as [1, 1].
         asked = {name: v.reshape(-1, 1) if v.ndim == 1 else v for name, v in tensors_of(request).items()}
         check(asked)
+        per_step = number_of(asked, has_draft=bool(self.draft))
         tokens = self.call(
             self.preprocessing, {TO_PREPROCESSING[k]: v for k, v in asked.items() if k in TO_PREPROCESSING}
         )
-        inputs = {TO_ENGINE[name]: value for name, value in tokens.items()}
-        inputs |= {RENAMED.get(name, name): v for name, v in asked.items() if name not in TO_PREPROCESSING}
-        inputs = {name: v for name, v in inputs.items() if name not in {"num_draft_tokens", "use_draft_logits"}}
         wanted = set(request.requested_output_names()) - {"text_output"}
-        call = request_for(self.engine, inputs, ["output_ids", "sequence_length", *wanted], engine_id)
-        held, others = np.empty((1, 1, 0), np.int32), []
+        if per_step:
+            has_logits = "use_draft_logits" in asked and bool(asked["use_draft_logits"].any())
+            made = Drafted(engine_inputs(asked, tokens), per_step, has_logits=has_logits)
+            sender.send(self.draft_and_check(made, asked, wanted=wanted, engine_id=engine_id))
+            return
+        is_numbered = "num_return_sequences" in asked and asked["num_return_sequences"].max() > 1
+        outputs = {"output_ids", "sequence_length", *wanted} | ({"sequence_index"} if is_numbered else set())
+        call = request_for(self.engine, engine_inputs(asked, tokens), sorted(outputs), engine_id)
+        held: dict[int, np.ndarray] = {}
+        others: dict[int, list[Any]] = {}
         for response in call.exec(decoupled=True):
             answer = arrays_of(response)
             if not answer:
                 continue
-            held, text = self.text_of(held, answer)
-            others = [pb_utils.Tensor(name, value) for name, value in answer.items() if name in wanted]
+            number = int(answer["sequence_index"].reshape(-1)[0]) if is_numbered else 0
+            held[number], text = self.text_of(held.get(number, NOTHING), answer)
+            others[number] = [pb_utils.Tensor(name, value) for name, value in answer.items() if name in wanted]
             if text is not None:
-                sender.send(pb_utils.InferenceResponse([pb_utils.Tensor("text_output", text), *others]))
-        if held.size:
-            text = self.call(self.postprocessing, batch_of(held))["OUTPUT"]
-            sender.send(pb_utils.InferenceResponse([pb_utils.Tensor("text_output", text), *others]))
+                sender.send(pb_utils.InferenceResponse([pb_utils.Tensor("text_output", text), *others[number]]))
+        for number, rest in held.items():
+            if rest.size:
+                text = self.call(self.postprocessing, batch_of(rest))["OUTPUT"]
+                sender.send(pb_utils.InferenceResponse([pb_utils.Tensor("text_output", text), *others[number]]))
+
+    def draft_and_check(self, made: Drafted, asked: dict[str, np.ndarray], *, wanted: set[str], engine_id: str) -> Any:
+        """Return the one answer that a draft model helped to make."""
+        of_the_draft = {"generation_logits"} if made.has_logits else set()
+
+        def call(is_draft: bool, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+            model, outputs = (self.draft, of_the_draft) if is_draft else (self.engine, wanted)
+            answers = request_for(model, inputs, ["output_ids", "sequence_length", *sorted(outputs)], engine_id)
+            found = [arrays_of(response) for response in answers.exec(decoupled=True)]
+            return next((answer for answer in reversed(found) if answer), {})
+
+        made.make(call, lambda: engine_id in self.running)
+        text = self.call(self.postprocessing, batch_of(made.shown(asked)))["OUTPUT"]
+        others = [pb_utils.Tensor(name, value) for name, value in made.others(wanted).items()]
+        return pb_utils.InferenceResponse([pb_utils.Tensor("text_output", text), *others])
 
     def text_of(self, held: np.ndarray, answer: dict[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray | None]:
         """Return the new text, or keep tokens back that end inside a character."""
@@ -128,7 +124,7 @@ class TritonPythonModel:
         text = self.call(self.postprocessing, batch_of(tokens))["OUTPUT"]
         if text[0].decode().endswith(REPLACEMENT):
             return tokens, None
-        return np.empty((1, 1, 0), np.int32), text
+        return NOTHING, text
 
     def call(self, model: str, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Call a model that answers once."""
@@ -178,36 +174,3 @@ class Collected:
     def is_cancelled(self) -> bool:
         """Say that nobody left: a model that is not decoupled cannot know."""
         return False
-
-
-def check(asked: dict[str, np.ndarray]) -> None:
-    """Refuse what the three models behind this one cannot do."""
-    if asked["text_input"].size != 1:
-        raise Refused(f"text_input holds {asked['text_input'].size} texts; send one in each request.")
-    for name in REFUSED:
-        if name in asked and asked[name].size:
-            raise Refused(f"{name} is not supported: this repository serves text.")
-    if "num_draft_tokens" in asked and asked["num_draft_tokens"].any():
-        raise Refused("num_draft_tokens is not supported: this repository has no draft model.")
-
-
-def request_for(model: str, inputs: dict[str, np.ndarray], outputs: list[str], request_id: str) -> Any:
-    """Return a call that is ready to be made."""
-    return pb_utils.InferenceRequest(
-        model_name=model,
-        inputs=[pb_utils.Tensor(name, value) for name, value in inputs.items()],
-        requested_output_names=outputs,
-        request_id=request_id,
-    )
-
-
-def arrays_of(response: Any) -> dict[str, np.ndarray]:
-    """Return a response's tensors by name; what a model refuses is refused here in its words."""
-    if response.has_error():
-        raise Refused(response.error().message())
-    return {tensor.name(): tensor.as_numpy() for tensor in response.output_tensors()}
-
-
-def batch_of(tokens: np.ndarray) -> dict[str, np.ndarray]:
-    """Return postprocessing's inputs for one run of tokens."""
-    return {"TOKENS_BATCH": tokens, "SEQUENCE_LENGTH": np.array([[tokens.shape[2]]], np.int32)}
