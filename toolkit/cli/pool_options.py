@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import re
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -81,7 +82,8 @@ class Planned:
 
     def server(self, spec: ServeSpec) -> ServeSpec:
         """Return the server as a pool's: nothing is loaded when it starts."""
-        return dataclasses.replace(spec, is_pool=True, probe_model="", backend="embedded")
+        leftovers = (*spec.leftovers, self.config.repository)  # the journal stays
+        return dataclasses.replace(spec, is_pool=True, probe_model="", backend="embedded", leftovers=leftovers)
 
     def show(self, *, as_json: bool) -> None:
         """Say what each model takes; what --dry-run prints."""
@@ -121,6 +123,7 @@ def planned(engines: Sequence[Path], options: dict[str, Any], progress: Progress
     if not engines:
         raise UsageError("--memory needs the models to be named.", hint="trtk serve engines/a engines/b --memory 12GiB")
     _need_embedded(options)
+    _warn_of_more_than_there_is(options["memory"] or 0)
     parts = _parts(engines, options, progress)
     need_known_names(options, [source.name for source, *_ in parts])
     name = options["name"] or "pool"
@@ -269,6 +272,12 @@ def _need_embedded(options: dict[str, Any]) -> None:
             f"--memory serves several models with the embedded backend, not with {options['backend']}.",
             hint="Leave --backend out, or serve one engine.",
         )
+
+
+def _warn_of_more_than_there_is(memory_bytes: int) -> None:
+    there = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    if memory_bytes > there:
+        output.warn(f"--memory is {memory_bytes // MIB} MiB, and this machine has {there // MIB} MiB.")
 
 
 def _memory(_context: click.Context, option: click.Parameter, text: str | None) -> int | None:
