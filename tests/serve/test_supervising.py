@@ -113,8 +113,12 @@ def nothing_left(server_id, witness):
     return (marked, regions, witness.lines(), serve.running()) == (set(), [], [], ())
 
 
-def test_what_dies_is_started_again_and_nothing_stays_at_the_end(beside, witness):
-    endpoint = serve.start(beside)
+def test_what_dies_is_started_again_and_nothing_stays_at_the_end(beside, witness, tmp_path):
+    configuration, outside = tmp_path / "state" / "door.json", tmp_path / "outside.json"
+    for path in (configuration, outside):
+        path.parent.mkdir(exist_ok=True)
+        path.touch()
+    endpoint = serve.start(dataclasses.replace(beside, leftovers=(str(configuration), str(outside))))
     record = records.read("echo")
     server_id, door = record.server_id, status().companions[0]
     with urllib.request.urlopen(door.url, timeout=5) as answer:
@@ -137,6 +141,7 @@ def test_what_dies_is_started_again_and_nothing_stays_at_the_end(beside, witness
     assert status().endpoint.pid not in {endpoint.pid, 0}
     assert processes.process(again.pid) is None
 
+    assert configuration.is_file()
     (stub,) = witness.pids("triton_python_backend_stub")
     os.kill(stub, signal.SIGKILL)
     until(lambda: status().state == "ready" and status().restarts == 3)
@@ -149,6 +154,7 @@ def test_what_dies_is_started_again_and_nothing_stays_at_the_end(beside, witness
     stopped = serve.stop("echo")
     assert (stopped.was_alive, stopped.killed) == (True, 0)
     assert nothing_left(server_id, witness)
+    assert (configuration.exists(), outside.exists()) == (False, True)
 
 
 def test_one_failure_too_many_ends_the_server_and_status_says_why(beside, witness):

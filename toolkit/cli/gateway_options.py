@@ -66,7 +66,8 @@ def with_gateway(spec: ServeSpec, target: Target, options: dict[str, Any]) -> Se
         url=f"{url}/v1",
         ports={"--openai-port": config.port},
     )
-    return dataclasses.replace(spec, companions=(*spec.companions, companion))
+    leftovers = (*spec.leftovers, str(config_path(spec.name)))
+    return dataclasses.replace(spec, companions=(*spec.companions, companion), leftovers=leftovers)
 
 
 def write_config(spec: ServeSpec, target: Target, options: dict[str, Any]) -> None:

@@ -46,7 +46,7 @@ def serve(engines: tuple[Path, ...], as_json: bool, **options: Any) -> None:
     Several, with --memory, share the device: each is loaded when it is asked for, and `trtk ps` shows them. NAME=ENGINE
     gives one another name.
     """
-    from toolkit.serve import targets
+    from toolkit.serve import need_free_name, targets
 
     with output.progress() as report:
         pool = planned(engines, options, report)
@@ -59,7 +59,7 @@ def serve(engines: tuple[Path, ...], as_json: bool, **options: Any) -> None:
     if pool and options["dry_run"]:
         pool.show(as_json=as_json)
         return
-    if pool:
+    if pool and not options["emit"]:
         pool.write()
     asked = spec_of(target, options)
     spec = with_gateway(pool.server(asked) if pool else asked, target, options)
@@ -70,6 +70,7 @@ def serve(engines: tuple[Path, ...], as_json: bool, **options: Any) -> None:
     elif options["dry_run"]:
         _say_command(spec, as_json=as_json)
     else:
+        need_free_name(spec.name)  # before the file of a server that runs is written over
         write_config(spec, target, options)
         _serve(spec, options, as_json=as_json)
 

@@ -68,7 +68,8 @@ def command_line(spec: ServeSpec) -> list[str]:
         name, value = parameter.name or "", context.params.get(parameter.name or "")
         if isinstance(parameter, click.Argument):
             values = value if isinstance(value, tuple) else (value,)
-            line += [str(Path(one).absolute()) for one in values if one] or [spec.folder or spec.repository]
+            # The unit runs in this folder, and what is newest here may be another one tomorrow.
+            line += [str(one) for one in values if one] or [spec.folder or spec.repository]
             continue
         if name in left_out or context.get_parameter_source(name) == click.core.ParameterSource.DEFAULT:
             continue

@@ -110,7 +110,7 @@ def _claim(spec: ServeSpec, *, is_attached: bool, server_id: str) -> Record:
         records.write(record)
         _empty(Path(record.endpoint.log_path))
     if found is not None:
-        stopping.stop_recorded(found)
+        stopping.stop_recorded(found, kept=spec.leftovers)
     return record
 
 

@@ -6,13 +6,14 @@ import contextlib
 import dataclasses
 import datetime
 import math
+import shutil
 import signal
 import time
-from collections.abc import Iterable, Set
+from collections.abc import Iterable, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 
-from toolkit import processes
+from toolkit import processes, workspace
 from toolkit.errors import ServerError, UsageError
 from toolkit.processes import Process
 from toolkit.serve import backend as backends
@@ -48,8 +49,8 @@ def stop(name: str, *, timeout_s: float | None = None) -> Stopped:
     return stop_recorded(record, timeout_s=timeout_s)
 
 
-def stop_recorded(record: Record, *, timeout_s: float | None = None) -> Stopped:
-    """Stop the server of a record."""
+def stop_recorded(record: Record, *, timeout_s: float | None = None, kept: Sequence[str] = ()) -> Stopped:
+    """Stop the server of a record; KEPT is what its successor has already put in the place of its leftovers."""
     started = time.monotonic()
     record = _marked(record)
     was_alive = record.is_alive
@@ -60,6 +61,7 @@ def stop_recorded(record: Record, *, timeout_s: float | None = None) -> Stopped:
         _ask_companions(record)
         _ask(record, _patience_s(record) if timeout_s is None else timeout_s)
     killed, removed = clear(record, members)
+    _remove_leftovers(set(record.endpoint.spec.leftovers) - set(kept))
     records.remove(record)
     return Stopped(
         name=record.endpoint.name,
@@ -148,6 +150,17 @@ def _remove_shared_memory(record: Record) -> int:
     for region in left:
         region.unlink(missing_ok=True)
     return len(left)
+
+
+def _remove_leftovers(paths: Iterable[str]) -> None:
+    state = workspace.state_dir().absolute()
+    for path in map(Path, paths):
+        if not path.is_relative_to(state):  # a record that somebody wrote by hand must not reach further
+            continue
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
 
 
 def remove_stub_folders(endpoint: Endpoint, *, others_started: Iterable[float], temporary: Path = TEMPORARY) -> None:

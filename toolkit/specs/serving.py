@@ -61,6 +61,7 @@ class ServeSpec:
     max_restarts: int = 0  # in a row, after a server that was ready failed
     probe_every_s: float = 30.0  # while nothing else is answered; 0: never
     companions: tuple[Companion, ...] = ()
+    leftovers: tuple[str, ...] = ()  # files and folders of this server alone: they go when it is stopped
     is_pool: bool = False  # models are loaded and unloaded while it runs, by a companion that knows the secret
     container: ContainerOptions = ContainerOptions()
 
