@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from toolkit.errors import MissingError
 from toolkit.pool import decisions, ledger, measuring, snapshot
 from toolkit.pool.config import PoolConfig
 from toolkit.pool.control import Away, Control, ControlError
@@ -245,7 +246,8 @@ class Pool:
         }
         if str(shown) != self._shown:
             self._shown = str(shown)
-            snapshot.write(Path(self.config.snapshot), shown | {"at": round(time.time(), 3)})
+            with contextlib.suppress(MissingError):  # a full disk costs `trtk ps` its news, and nobody a model
+                snapshot.write(Path(self.config.snapshot), shown | {"at": round(time.time(), 3)})
 
 
 def end_with(task: asyncio.Task[None]) -> None:
