@@ -74,6 +74,8 @@ READINGS = {
     "rtx-pro-6000": 97887,
     "rtx-pro-6000-max-q": 97887,
     "rtx-pro-6000-server": 97887,
+    "h100-sxm": 81000,
+    "h100-nvl": 95232,
 }
 #: With ECC on, GDDR6 gives up a sixteenth: the L40S's reading, for cards of its kind.
 ECC_SHARE_CARDS = {"a2", "a10", "a10g", "a16", "a40", "l4", "l20", "l40"}
