@@ -2,6 +2,9 @@
 
 import contextlib
 import json
+import os
+import pty
+import select
 import signal
 import subprocess
 import sys
@@ -15,6 +18,8 @@ from toolkit.cli import main, talking
 
 MOCK = Path(__file__).parents[1] / "bench" / "mock_triton.py"
 TRTK = [sys.executable, "-c", "from toolkit.cli import main; main()"]
+#: What prompt_toolkit begins each prompt with.
+PROMPT = "\x1b[?2004h"
 SCHEMES = ["grpc", "http", "openai+http"]
 
 
@@ -179,3 +184,79 @@ def test_a_model_without_messages_cannot_chat(url):
 
 def test_an_answer_cannot_command_the_terminal():
     assert "\x1b]0;title\x07 \x9b31m tab\tline\n".translate(talking.SHOWN) == "␛]0;title␇ ␡31m tab\tline\n"
+
+
+class Typist:
+    """`trtk chat` on a terminal, and somebody who types."""
+
+    def __init__(self, *arguments):
+        self.leader, follower = pty.openpty()
+        self.process = subprocess.Popen(
+            [*TRTK, "chat", *arguments],
+            stdin=follower,
+            stdout=follower,
+            stderr=follower,
+            env={**os.environ, "TERM": "xterm", "PROMPT_TOOLKIT_NO_CPR": "1", "COLUMNS": "80", "LINES": "24"},
+            start_new_session=True,
+        )
+        os.close(follower)
+        self.seen = ""
+
+    def until(self, text, *, times=1):
+        deadline = time.monotonic() + 60
+        while self.seen.count(text) < times and time.monotonic() < deadline:
+            if select.select([self.leader], [], [], 1)[0]:
+                self.seen += os.read(self.leader, 65536).decode(errors="replace")
+        assert self.seen.count(text) >= times, self.seen
+
+    def type(self, line):
+        os.write(self.leader, f"{line}\r".encode())
+
+    def close(self):
+        self.process.kill()
+        self.process.wait()
+        os.close(self.leader)
+
+
+@pytest.fixture
+def typist():
+    """Start a chat on a terminal; it is gone when the test ends."""
+    with contextlib.ExitStack() as stack:
+
+        def start(*arguments):
+            made = Typist(*arguments)
+            stack.callback(made.close)
+            return made
+
+        yield start
+
+
+def test_ctrl_c_stops_the_answer_and_not_the_conversation(url, typist, tmp_path):
+    chat = typist("--url", url("openai+http", gap_s=0.2), "--max-tokens", "1000")
+    chat.until(PROMPT)
+    chat.type("Hi")
+    chat.until("word word")
+    chat.process.send_signal(signal.SIGINT)
+    chat.until("Stopped.")
+    chat.type(f"/save {tmp_path}/said.json")
+    chat.until("Saved to")
+    chat.type("/nothing")
+    chat.until("/nothing means nothing here.")
+    chat.type("/quit")
+    assert chat.process.wait(30) == 0
+    user, assistant = json.loads((tmp_path / "said.json").read_text())["messages"]
+    assert user == {"role": "user", "content": "Hi"}
+    assert set(assistant["content"].split()) == {"word"}
+
+
+def test_a_refused_turn_does_not_end_the_conversation(url, typist):
+    chat = typist("--url", url("openai+http", fail_every=2), "--max-tokens", "4")
+    chat.until(PROMPT)
+    for times, line in enumerate(("One", "Two", "Three"), start=1):
+        chat.type(line)
+        chat.until("first after" if times != 2 else "Error: The server refused: CUDA out of memory")
+        chat.until(PROMPT, times=times + 1)
+    chat.type("/reset")
+    chat.until("Begun again.")
+    os.write(chat.leader, b"\x04")
+    assert chat.process.wait(30) == 0

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,6 +16,8 @@ from toolkit.specs import to_json
 
 if TYPE_CHECKING:
     from toolkit.monitoring import Exported, ScrapeTarget, Written
+    from toolkit.serve import ServerStatus
+    from toolkit.specs import Endpoint
 
 KINDS = ("cpu", "engine", "llmapi")
 TRITON_JOB, GATEWAY_JOB = "triton", "trtk-gateway"
@@ -106,8 +108,17 @@ def _served(names: Sequence[str]) -> list[tuple[str, str]]:
             raise UnknownName("server", name, running, command="trtk status")
     if not running:
         raise MissingError("No server is running here.", hint=f"{reaching.START_HINT} Or see --for.")
-    ends = [reaching.ready_server(name) for name in names or running]
+    ends = [reaching.ready_server(name) for name in names] or _ready(running.values())
     return [(end.name, url) for end in ends for url in (end.metrics_url, *reaching.gateway_metrics(end))]
+
+
+def _ready(found: Collection[ServerStatus]) -> list[Endpoint]:
+    """Return the servers that can be asked; the others are named."""
+    ready = [one.endpoint for one in found if one.state == "ready"]
+    for one in found:
+        if one.state != "ready":
+            output.warn(f"{one.endpoint.name} is {one.state}: it is not in these files.")
+    return ready or [reaching.ready_server()]  # which says why there is none
 
 
 def _planned(
