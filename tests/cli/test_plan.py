@@ -5,10 +5,10 @@ import json
 import pytest
 from click.testing import CliRunner
 
-from toolkit import calibration
+from toolkit import calibration, convert, models, plan, quant
 from toolkit.cli import main
 from toolkit.cli.plan_views import BAR_WIDTH, widths
-from toolkit.specs import Calibration, CalibrationPoint
+from toolkit.specs import Calibration, CalibrationPoint, CalibrationSpec
 
 LLAMA_8B = {
     "architectures": ["LlamaForCausalLM"],
@@ -286,3 +286,18 @@ def test_what_was_calibrated_is_used_from_then_on(config):
     assert slow["performance"]["provenance"] == "calibrated"
     assert slow["performance"]["tpot_ms"]["mid"] > 4e9 / 64e9 * 1000
     assert other["performance"]["provenance"] != "calibrated"
+
+
+def test_weights_that_are_quantized_already_are_read_off_their_headers(llama, tmp_path):
+    source = models.locate(str(llama[0]))
+    asked = plan.AskedCheckpoint(layout="hf")
+    calibrated = CalibrationSpec(source="self", samples=1, length=8)
+    made = plan.conversion(models.read(source), quant.get("fp8"), asked=asked, calibration=calibrated)
+    convert.run(made, source, tmp_path / "fp8")
+
+    lengths = ["--isl", "64", "--osl", "32"]
+    found = document(tmp_path / "fp8", "--gpu", "l4", "--quant", "keep", *lengths)
+    refused = trtk(llama[0], "--gpu", "l4", "--quant", "keep", *lengths, code=2)
+
+    assert found["memory_bytes"]["weights"] == sum(plan.tensors.checkpoint_bytes(made))
+    assert "The model is not quantized, so --quant keep has nothing to keep." in refused.stderr

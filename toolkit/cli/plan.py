@@ -12,6 +12,7 @@ import click
 
 from toolkit.cli import output, plan_options
 from toolkit.cli.engine_options import FLOWS
+from toolkit.cli.source_options import KEEP
 from toolkit.errors import PlanInfeasible, UsageError
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ COMPARED = "a4500,l4,rtx-4090,a10g,h100"
 @click.command(epilog=EPILOG)
 @click.argument("model", required=False)
 @click.option("--gpu", metavar="NAME", help="Card to plan for, or `cpu`; without one, cards are recommended.")
-@click.option("--quant", metavar="NAME", help="`trtk quants`; without one, the cheapest that carries the load.")
+@click.option("--quant", metavar="NAME", help="`trtk quants`, or keep: as the source is; without one, the cheapest.")
 @plan_options.workload_options
 @plan_options.load_options
 @plan_options.price_options
@@ -117,6 +118,9 @@ def _answer(question: Question) -> Answer:
     from toolkit.cli import plan_making
 
     gpu, named = question.options["gpu"], question.options["quant"]
+    if named == KEEP:
+        recipe, size = plan_making.kept(question, gpu)
+        return plan_making.answer(question, gpu, recipe, weights_bytes=size)
     if named:
         return plan_making.answer(question, gpu, quant.get(named))
     found = plan_making.recommendation(question, [gpu])

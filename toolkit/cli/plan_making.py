@@ -110,8 +110,26 @@ def recipes_of(question: Question) -> tuple[QuantRecipe, ...]:
     return (quant.get(asked),) if asked else tuple(quant.get(name) for name in RECOMMENDED)
 
 
-def answer(question: Question, gpu: str, recipe: QuantRecipe) -> Answer:
-    """Return one plan; raises PlanInfeasible where the model, or one request, does not fit."""
+def kept(question: Question, gpu: str) -> tuple[QuantRecipe, int]:
+    """Return (what the weights in a folder are, the bytes that their headers say) for --quant keep."""
+    from toolkit import convert, models, plan
+    from toolkit.checkpoint.shards import read_header
+    from toolkit.cli import source_options
+
+    source = models.locate(question.name)
+    is_engine = target_of(question, gpu).flow in {"auto", "engine"}
+    found = convert.survey_of(source, question.model)
+    recipe = source_options.recipe_of(source_options.KEEP, found, plan.layout_of("engine" if is_engine else "llmapi"))
+    headers = [read_header(path) for path in sorted(Path(source.path).glob("*.safetensors"))]
+    ends = [entry["data_offsets"] for header in headers for entry in header.values()]
+    return recipe, sum(end - start for start, end in ends)
+
+
+def answer(question: Question, gpu: str, recipe: QuantRecipe, *, weights_bytes: int | None = None) -> Answer:
+    """Return one plan; raises PlanInfeasible where the model, or one request, does not fit.
+
+    WEIGHTS_BYTES: of one rank, where headers say them; counted from the shapes otherwise.
+    """
     from toolkit.plan import limits, recommend
     from toolkit.plan.candidates import candidate
     from toolkit.plan.knobs import longest_context
@@ -124,10 +142,16 @@ def answer(question: Question, gpu: str, recipe: QuantRecipe) -> Answer:
         max_num_tokens=options["max_num_tokens"],
         workload=question.workload if plan_options.has_workload(options) or question.workload.concurrency else None,
         headroom=question.wanted.headroom,
+        weights_bytes=weights_bytes if question.sharding == Sharding() else None,
     )
     try:
         made = candidate(
-            question.model, target, recipe, sharding=question.sharding, asked=asked, kv_asked=options["kv_cache"]
+            question.model,
+            target,
+            recipe,
+            sharding=question.sharding,
+            asked=asked,
+            kv_asked=options["kv_cache"],
         )
     except limits.TooSmall as refusal:
         raise PlanInfeasible(str(refusal), hint=_way_out(question, gpu) or refusal.hint) from None

@@ -58,6 +58,8 @@ def candidate(
     """Return what a model is on a card; raises PlanInfeasible with the reason."""
     target = support.resolve(target, recipe, recipes=(recipe,), model=model)
     loaded, kv_type = loaded_as(model, target, recipe, sharding=sharding, kv_asked=kv_asked)
+    if asked.weights_bytes is not None:
+        loaded = replace(loaded, weights_bytes=asked.weights_bytes)
     sizing = limits.choose(loaded, replace(asked, sharding=sharding))
     setup = ServerSetup(
         model=model,

@@ -56,6 +56,7 @@ class Asked:
     sharding: Sharding = field(default_factory=Sharding)
     engine: AskedEngine = field(default_factory=AskedEngine)
     workload: Workload | None = None
+    weights_bytes: int | None = None  # of one rank, read off headers; None: counted from the shapes
     headroom: float | None = None  # the share of the card that may be used at all; None: KV_FRACTION of what is left
 
 
