@@ -64,7 +64,7 @@ def look(server_id: str) -> Inside:
                 state = container.attrs["State"]
                 return Inside(container=container.short_id, problem=_problem(state))
     except MissingError as error:
-        return Inside(problem=f"its Docker daemon cannot be asked: {error}")
+        return Inside(problem=f"its Docker daemon cannot be asked: {error}".rstrip("."))
     return Inside(problem="its container is not there")
 
 
