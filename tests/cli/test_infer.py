@@ -170,6 +170,17 @@ def test_ctrl_c_keeps_the_text_and_exits_130(url):
     assert set(out.split()) <= {"word"}
 
 
+@pytest.mark.parametrize("scheme", SCHEMES)
+def test_a_reader_that_leaves_ends_it_without_a_word(url, scheme):
+    command = [*TRTK, "infer", "Hi", "--url", url(scheme, gap_s=0.02), "--max-tokens", "100000"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert process.stdout.read(5) == "word "
+    process.stdout.close()
+    assert process.wait(30) == 1
+    assert process.stderr.read() == ""
+    process.stderr.close()
+
+
 def test_a_conversation_in_a_pipe_is_a_turn_a_line(url):
     code, out, err = trtk("chat", "--url", url("openai+http"), "--max-tokens", "2", stdin="One\n\nTwo\n")
     assert (code, out) == (0, "word word \nword word \n")

@@ -13,7 +13,7 @@ from toolkit.bench.answer import SendFailed
 from toolkit.bench.protocols.openai import KEY_VARIABLE
 from toolkit.errors import MissingError, ServerError, TrtkError, UnknownName, UsageError
 from toolkit.talk import openai_http, triton_grpc, triton_http
-from toolkit.talk.question import Hearing, OnPiece, Question, Reply
+from toolkit.talk.question import READER_GONE, Hearing, OnPiece, Question, Reply
 
 __all__ = ["Interrupted", "Question", "Refused", "Reply", "ask", "check", "new_id"]
 
@@ -78,6 +78,8 @@ def ask(url: str, question: Question, on_piece: OnPiece, *, timeout_s: float = 1
     try:
         return asyncio.run(_asked(PROTOCOLS[scheme], url, question, on_piece, timeout_s=timeout_s))
     except SendFailed as error:
+        if error.kind == READER_GONE and error.__cause__:
+            raise error.__cause__ from None
         raise _explained(error, url) from error
 
 

@@ -6,8 +6,9 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from toolkit.bench.answer import Answer
+from toolkit.bench.answer import Answer, SendFailed
 
+READER_GONE = "reader_gone"
 #: Takes each piece of text as it arrives.
 OnPiece = Callable[[str], None]
 
@@ -70,7 +71,10 @@ class Hearing:
         self.answer.add(time.perf_counter() if now is None else now, has_text=bool(text), count=count, chars=len(text))
         if text:
             self._pieces.append(text)
-            self._on_piece(text)
+            try:
+                self._on_piece(text)
+            except BrokenPipeError as error:  # nobody reads on: the request ends like a failed one, and is taken back
+                raise SendFailed(READER_GONE, "Nobody reads the answer.") from error
 
     @property
     def text(self) -> str:
