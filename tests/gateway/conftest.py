@@ -130,7 +130,7 @@ def gateways():
             port=free_port(),
             triton_grpc="",
             triton_http="",
-            models={"demo": "ensemble", "plain": "plain", "gone": "gone"},
+            models={"demo": "ensemble", "nvidia": "nvidia", "plain": "plain", "gone": "gone"},
             created=1_700_000_000,
             digests={"demo": "ab" * 32},
             drain_s=1,

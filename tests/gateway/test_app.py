@@ -75,6 +75,13 @@ def test_a_streamed_chat_is_the_whole_one_piece_by_piece(client, script):
     assert {chunk.object for chunk in chunks} == {"chat.completion.chunk"}
 
 
+def test_tokens_that_a_backend_counts_by_message_are_added_up(client, script):
+    prompt = script("a", "b", "c")
+    for limit, reason in ((3, "length"), (4, "stop")):
+        answer = client.completions.create(model="nvidia", prompt=prompt, max_tokens=limit)
+        assert (answer.usage.completion_tokens, answer.choices[0].finish_reason) == (3, reason)
+
+
 def test_the_events_are_written_as_openai_writes_them(running, script):
     body = {"model": "demo", "prompt": script("a", "b"), "max_tokens": 2, "stream": True}
     with httpx.stream("POST", f"{running.url}/v1/completions", json=body, headers={"x-request-id": "mine-1"}) as reply:
@@ -241,7 +248,7 @@ def test_what_a_model_has_no_input_for_is_refused(client):
 
 def test_models_are_listed(client):
     assert [(model.id, model.object, model.created, model.owned_by) for model in client.models.list()] == [
-        (name, "model", 1_700_000_000, "trtk") for name in ("demo", "plain", "gone")
+        (name, "model", 1_700_000_000, "trtk") for name in ("demo", "nvidia", "plain", "gone")
     ]
     assert client.models.retrieve("demo").id == "demo"
 

@@ -54,7 +54,9 @@ class StandIn(services.GRPCInferenceServiceServicer):
     def __init__(self):
         self.asked, self.ids, self.left, self.running = [], [], [], 0
         self.is_ready = True
-        self.models = {"ensemble": OUTPUTS, "plain": {"text_output": "BYTES"}}
+        # NVIDIA's own backend gives no reason, and counts the tokens of each message.
+        nvidia = {name: datatype for name, datatype in OUTPUTS.items() if name != "finish_reason"}
+        self.models = {"ensemble": OUTPUTS, "nvidia": nvidia, "plain": {"text_output": "BYTES"}}
 
     async def ServerReady(self, _request, _context):
         return messages.ServerReadyResponse(ready=self.is_ready)
@@ -63,7 +65,7 @@ class StandIn(services.GRPCInferenceServiceServicer):
         if request.name not in self.models:
             await context.abort(grpc.StatusCode.NOT_FOUND, f"Request for unknown model: '{request.name}' is not found")
         answer = messages.ModelMetadataResponse(name=request.name)
-        names = INPUTS if request.name == "ensemble" else {"text_input": "BYTES", "max_tokens": "INT32"}
+        names = {"text_input": "BYTES", "max_tokens": "INT32"} if request.name == "plain" else INPUTS
         for name, datatype in names.items():
             answer.inputs.add(name=name, datatype=datatype, shape=[-1, 1])
         for name, datatype in self.models[request.name].items():
@@ -80,7 +82,7 @@ class StandIn(services.GRPCInferenceServiceServicer):
         self.ids.append(request.id)
         self.running += 1
         try:
-            async for message in self.answer(inputs, context):
+            async for message in self.answer(inputs, context, has_totals=request.model_name != "nvidia"):
                 yield message
         except asyncio.CancelledError:
             self.left.append(request.id)
@@ -88,11 +90,11 @@ class StandIn(services.GRPCInferenceServiceServicer):
         finally:
             self.running -= 1
 
-    async def answer(self, inputs, context):
+    async def answer(self, inputs, context, *, has_totals):
         script = script_of(inputs)
         for count, piece in enumerate(script.get("say", []), start=1):
             await asyncio.sleep(script.get("delay_s", 0.0))
-            yield self.message(piece, count, script.get("finish", ""))
+            yield self.message(piece, count if has_totals else 1, script.get("finish", ""))
         if "fail" in script:
             code, words = script["fail"]
             await context.abort(grpc.StatusCode[code], words)

@@ -22,6 +22,7 @@ Show = Callable[[int, str], Awaitable[None]]
 class Counted:
     """What was seen of one choice."""
 
+    has_running_totals: bool  # as the model has
     input_tokens: int = 0
     output_tokens: int = 0
     finish_reason: str = ""
@@ -29,7 +30,10 @@ class Counted:
     def take(self, piece: Piece) -> None:
         """Count what a message says; a message that says nothing changes nothing."""
         self.input_tokens = piece.input_tokens or self.input_tokens
-        self.output_tokens = piece.output_tokens or self.output_tokens
+        if piece.output_tokens:
+            self.output_tokens = (
+                piece.output_tokens if self.has_running_totals else self.output_tokens + piece.output_tokens
+            )
         self.finish_reason = piece.finish_reason or self.finish_reason
 
 
@@ -72,7 +76,7 @@ async def generate(
 ) -> None:
     """Make every choice of a request, side by side; the first that fails ends the others."""
     progress.n = ask.n
-    progress.choices = [Counted() for _ in range(ask.choices)]
+    progress.choices = [Counted(model.has_running_totals) for _ in range(ask.choices)]
     requests = []
     for index in range(ask.choices):
         values = values_of(ask, ask.prompts[index // ask.n], model, seed=(ask.seed + index % ask.n) % 2**64)

@@ -35,6 +35,11 @@ class Described:
     inputs: Mapping[str, tuple[str, int]]  # name -> (datatype, dimensions)
     outputs: tuple[str, ...]  # of those that the gateway reads
 
+    @property
+    def has_running_totals(self) -> bool:
+        """Whether a message counts all tokens so far, as our engines do, or NVIDIA's way those in it alone."""
+        return FINISH_REASON in self.outputs
+
 
 @dataclass(slots=True)
 class Piece:
