@@ -82,12 +82,12 @@ def _zombies(parent: int) -> list[int]:
 
 
 def descendants(ancestor: int, name: str) -> list[int]:
-    """Return the pids of this name among a process and all that it started."""
+    """Return the living of this name among a process and all that it started."""
     parents = {pid: int(fields[PARENT]) for pid in _pids() if (fields := _stat(pid))}
     family = {ancestor}
     while grown := {pid for pid, parent in parents.items() if parent in family} - family:
         family |= grown
-    return sorted(pid for pid in family if _read(pid, "comm").decode(errors="replace").strip() == name)
+    return sorted(one.pid for one in named(name) if one.pid in family)
 
 
 def send(one: Process, signal_number: int) -> None:
