@@ -39,7 +39,7 @@ TO_ENGINE = {
 }
 #: Ours → the engine's, where the names differ.
 RENAMED = {"top_k": "runtime_top_k", "top_p": "runtime_top_p", "length_penalty": "len_penalty", "stream": "streaming"}
-#: Inputs of this model alone, which ask for nothing once they are checked.
+#: Inputs of this model alone.
 REFUSED = ("image_input", "image_bytes_input", "image_url_input", "video_bytes_input")
 OWN = {*REFUSED, "num_draft_tokens", "use_draft_logits"}
 
@@ -49,10 +49,8 @@ def check(asked: dict[str, np.ndarray]) -> None:
     if asked["text_input"].size != 1:
         raise Refused(f"text_input holds {asked['text_input'].size} texts; send one in each request.")
     for name in REFUSED:
-        if name in asked and asked[name].size:
+        if name in asked and asked[name].size and any(asked[name].reshape(-1).tolist()):
             raise Refused(f"{name} is not supported: this repository serves text.")
-    if "num_draft_tokens" in asked and asked["num_draft_tokens"].any():
-        raise Refused("num_draft_tokens is not supported: this repository has no draft model.")
 
 
 def engine_inputs(asked: dict[str, np.ndarray], tokens: dict[str, np.ndarray]) -> dict[str, np.ndarray]:

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import triton_python_backend_utils as pb_utils
 from calls import REPLACEMENT, TO_ENGINE, TO_PREPROCESSING, arrays_of, batch_of, check, engine_inputs, request_for
+from drafts import Drafted, number_of
 from served import parameters, refusal, tensors_of
 
 FINAL = pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL
@@ -27,6 +28,7 @@ class TritonPythonModel:
         settings = parameters(args)
         config = json.loads(args["model_config"])
         self.engine = settings.get("tensorrt_llm_model_name", "tensorrt_llm")
+        self.draft = settings.get("tensorrt_llm_draft_model_name", "")
         # Where several models share a server, each has a preprocessing and a postprocessing of its own.
         self.preprocessing = settings.get("preprocessing_model_name", "preprocessing")
         self.postprocessing = settings.get("postprocessing_model_name", "postprocessing")
@@ -69,10 +71,16 @@ class TritonPythonModel:
         # Tensors that config.pbtxt reshapes to the batch alone come as [1]; the models behind take them as [1, 1].
         asked = {name: v.reshape(-1, 1) if v.ndim == 1 else v for name, v in tensors_of(request).items()}
         check(asked)
+        per_step = number_of(asked, has_draft=bool(self.draft))
         tokens = self.call(
             self.preprocessing, {TO_PREPROCESSING[k]: v for k, v in asked.items() if k in TO_PREPROCESSING}
         )
         wanted = set(request.requested_output_names()) - {"text_output"}
+        if per_step:
+            has_logits = "use_draft_logits" in asked and bool(asked["use_draft_logits"].any())
+            made = Drafted(engine_inputs(asked, tokens), per_step, has_logits=has_logits)
+            sender.send(self.draft_and_check(made, asked, wanted=wanted, engine_id=engine_id))
+            return
         is_numbered = "num_return_sequences" in asked and asked["num_return_sequences"].max() > 1
         outputs = {"output_ids", "sequence_length", *wanted} | ({"sequence_index"} if is_numbered else set())
         call = request_for(self.engine, engine_inputs(asked, tokens), sorted(outputs), engine_id)
@@ -91,6 +99,21 @@ class TritonPythonModel:
             if rest.size:
                 text = self.call(self.postprocessing, batch_of(rest))["OUTPUT"]
                 sender.send(pb_utils.InferenceResponse([pb_utils.Tensor("text_output", text), *others[number]]))
+
+    def draft_and_check(self, made: Drafted, asked: dict[str, np.ndarray], *, wanted: set[str], engine_id: str) -> Any:
+        """Return the one answer that a draft model helped to make."""
+        of_the_draft = {"generation_logits"} if made.has_logits else set()
+
+        def call(is_draft: bool, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+            model, outputs = (self.draft, of_the_draft) if is_draft else (self.engine, wanted)
+            answers = request_for(model, inputs, ["output_ids", "sequence_length", *sorted(outputs)], engine_id)
+            found = [arrays_of(response) for response in answers.exec(decoupled=True)]
+            return next((answer for answer in reversed(found) if answer), {})
+
+        made.make(call, lambda: engine_id in self.running)
+        text = self.call(self.postprocessing, batch_of(made.shown(asked)))["OUTPUT"]
+        others = [pb_utils.Tensor(name, value) for name, value in made.others(wanted).items()]
+        return pb_utils.InferenceResponse([pb_utils.Tensor("text_output", text), *others])
 
     def text_of(self, held: np.ndarray, answer: dict[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray | None]:
         """Return the new text, or keep tokens back that end inside a character."""
