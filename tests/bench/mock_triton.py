@@ -41,6 +41,8 @@ class Script:
     fail_every: int = 0  # an error after two chunks
     die_at_request: int = 0
     reset_every: int = 0  # HTTP: the connection is cut after two chunks
+    capacity: int = 0  # so many requests are worked on at a time, the others wait; 0: all
+    slow_above: int = 0  # with more requests than that at once, each takes four times as long to begin
     stall_at_s: float = 0.0  # after the first request: for stall_s seconds nothing is answered
     stall_s: float = 0.0
     is_never_final: bool = False
@@ -58,6 +60,8 @@ class Mock:
         self.log = log.open("a", buffering=1)
         self.requests = 0
         self.first_start = None
+        self.at_once = 0
+        self.room = asyncio.Semaphore(script.capacity or 1_000_000)
 
     def unstalled(self, planned: float) -> float:
         """Return when something planned happens: at the end of the stall, if it falls into it."""
@@ -66,13 +70,23 @@ class Mock:
 
     async def answer(self, request_id: str, asked: int):
         """Yield (text, running or own count, whether it is the last) by the timetable, and log the clock."""
+        self.at_once += 1
+        try:
+            async with self.room:
+                async for piece in self.worked_on(request_id, asked):
+                    yield piece
+        finally:
+            self.at_once -= 1
+
+    async def worked_on(self, request_id: str, asked: int):
         script = self.script
         self.requests += 1
         number, start = self.requests, time.perf_counter()
         self.first_start = self.first_start or start
         total, done, times = script.tokens or asked, 0, []
+        ttft_s = script.ttft_s * (4 if 0 < script.slow_above < self.at_once else 1)
         for index in range(script.leading_empty_chunks + total):
-            pause = self.unstalled(start + script.ttft_s + index * script.gap_s) - time.perf_counter()
+            pause = self.unstalled(start + ttft_s + index * script.gap_s) - time.perf_counter()
             if pause > 0:
                 await asyncio.sleep(pause)
             if number == script.die_at_request and index == 2:

@@ -27,11 +27,12 @@ LATENCY_ROWS = (
 STATISTICS = ("mean", "min", "p50", "p90", "p95", "p99", "max", "std")
 
 
-def write(report: BenchReport, folder: Path) -> Path:
-    """Write the three files, each by rename, and return the path of the page."""
+def write(report: BenchReport, folder: Path, *, has_page: bool = True) -> Path:
+    """Write the files, each by rename, and return the path of the page; drawing it is most of the work."""
     rows = (json.dumps(to_json(record), ensure_ascii=False) for record in report.records)
     files.write_text(folder / "requests.jsonl", "".join(row + "\n" for row in rows))
-    files.write_text(folder / "report.html", html(report))
+    if has_page:
+        files.write_text(folder / "report.html", html(report))
     files.write_json(folder / "report.json", report.document)
     return folder / "report.html"
 

@@ -15,6 +15,22 @@ from toolkit.specs import RequestRecord
 PATTERN = re.compile(r"(ttft|itl|tpot|e2e)\s*=\s*([0-9]*\.?[0-9]+)\s*(ms|s)\s*(?:@\s*p([0-9]{1,2}(?:\.[0-9]+)?))?")
 METRICS = {"ttft": "ttft_ms", "itl": "itl_ms", "tpot": "tpot_ms", "e2e": "e2e_latency_ms"}
 DEFAULT_PERCENTILE = 95.0
+#: Objectives with a name. MLPerf's are those of its server and interactive scenarios (mlperf.conf of v5.1, p99);
+#: chat, rag and agent are what people feel: when an answer begins, and that it runs faster than it is read.
+PRESETS = {
+    "chat": ("ttft=500ms@p95", "tpot=30ms@p95"),
+    "rag": ("ttft=2s@p95", "tpot=50ms@p95"),
+    "agent": ("ttft=1s@p95", "e2e=10s@p95"),
+    "mlperf-llama2-70b": ("ttft=2s@p99", "tpot=200ms@p99"),
+    "mlperf-llama2-70b-interactive": ("ttft=450ms@p99", "tpot=40ms@p99"),
+    "mlperf-llama3.1-8b": ("ttft=2s@p99", "tpot=100ms@p99"),
+    "mlperf-llama3.1-8b-interactive": ("ttft=500ms@p99", "tpot=30ms@p99"),
+    "mlperf-llama3.1-405b": ("ttft=6s@p99", "tpot=175ms@p99"),
+    "mlperf-llama3.1-405b-interactive": ("ttft=4.5s@p99", "tpot=80ms@p99"),
+    "mlperf-mixtral-8x7b": ("ttft=2s@p99", "tpot=200ms@p99"),
+    "mlperf-deepseek-r1": ("ttft=2s@p99", "tpot=80ms@p99"),
+    "mlperf-deepseek-r1-interactive": ("ttft=1.5s@p99", "tpot=15ms@p99"),
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,6 +49,11 @@ class Slo:
         return value is None or value <= self.target_ms
 
 
+def expanded(texts: Sequence[str]) -> tuple[str, ...]:
+    """Return objectives with every preset's name replaced by what it stands for."""
+    return tuple(one for text in texts for one in PRESETS.get(text.strip().lower(), (text,)))
+
+
 def parse(text: str) -> Slo:
     """Read one objective.
 
@@ -43,7 +64,8 @@ def parse(text: str) -> Slo:
     if found is None:
         raise UsageError(
             f"{text!r} is not an objective.",
-            hint="Write --slo ttft=500ms@p95, with ttft, itl, tpot or e2e and ms or s.",
+            hint="Write --slo ttft=500ms@p95, with ttft, itl, tpot or e2e and ms or s, or a preset: "
+            f"{', '.join(PRESETS)}.",
         )
     name, number, unit, share = found.groups()
     return Slo(

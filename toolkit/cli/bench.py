@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from toolkit.cli import output, reaching
+from toolkit.cli import finding, output, reaching
 
 if TYPE_CHECKING:
     from toolkit.bench import Run, Snapshot
@@ -78,7 +78,15 @@ LATENCIES = (
 @click.option("--keep-eos", is_flag=True, help="Let answers end early instead of forcing --osl tokens.")
 @click.option("--timeout", type=click.FloatRange(0, min_open=True), default=120.0, show_default=True, help="Seconds.")
 @click.option("--seed", type=int, default=0, show_default=True, help="The same seed sends the same prompts.")
-@click.option("--slo", "slos", multiple=True, help="ttft=500ms@p95; also itl, tpot, e2e. Exit 7 when missed.")
+@click.option(
+    "--slo",
+    "slos",
+    multiple=True,
+    help="ttft=500ms@p95; also itl, tpot, e2e, or a preset such as chat. Exit 7 if missed.",
+)
+@click.option(
+    "--find-max", type=click.Choice(["concurrency", "rate"]), help="Search the highest that meets every --slo."
+)
 @click.option("--price", help="What the server costs: 0.35EUR/h.")
 @click.option("-o", "--output", "folder", type=click.Path(file_okay=False, path_type=Path), help="The report's folder.")
 @output.json_option
@@ -87,7 +95,13 @@ def bench(ctx: click.Context, /, as_json: bool, folder: Path | None, **options: 
     """Load-test a server and write a report."""
     from toolkit import bench as load_tester
 
+    find_max = options.pop("find_max")
     profile = profile_from(options)
+    if find_max:
+        finding.find_max(
+            ctx, profile, find_max, folder=folder or default_folder(profile), shown=shown_live, as_json=as_json
+        )
+        return
     with shown_live() as watch:
         run = load_tester.run(profile, watch=watch)
     if not run.records:
@@ -109,7 +123,8 @@ def profile_from(options: Mapping[str, Any]) -> LoadProfile:
 
     if options["requests"] and options["duration"]:
         raise UsageError("--requests and --duration exclude each other.", hint="Give one of the two.")
-    for text in options["slos"]:
+    slos = slo.expanded(options["slos"])
+    for text in slos:
         slo.parse(text)
     if options["price"]:
         price.parse(options["price"])
@@ -136,7 +151,7 @@ def profile_from(options: Mapping[str, Any]) -> LoadProfile:
         prompts=prompts.read(options["prompts"]) if options["prompts"] else (),
         timeout_s=options["timeout"],
         seed=options["seed"],
-        slos=options["slos"],
+        slos=slos,
         price=options["price"],
     )
 

@@ -1,0 +1,89 @@
+"""Runs in search of a limit: the search says the load, a run says how it went."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+from toolkit.bench import slo
+from toolkit.bench.runs import Run
+from toolkit.bench.search import Found, Search, Tried, certainty
+from toolkit.errors import UsageError
+from toolkit.specs import LoadProfile, Stage
+
+CONCURRENCY, RATE = "concurrency", "rate"
+MOST_IN_FLIGHT = 4096
+MOST_RPS = 10_000.0
+FEWEST_RPS = 0.01
+#: A run has so many requests for each in flight: a percentile of few requests says little.
+REQUESTS_PER_SLOT = 10
+FEWEST_REQUESTS = 100
+#: Seconds at a rate, where no length is given.
+RATE_RUN_S = 20.0
+
+RunOnce = Callable[[LoadProfile], Run]
+
+
+def find(profile: LoadProfile, what: str, run_once: RunOnce, *, on_run: Callable[[LoadProfile, Run], None]) -> Found:
+    """Run loads until the highest that meets the profile's objectives is known; ON_RUN is told of each run."""
+    objectives = [slo.parse(text) for text in profile.slos]
+    if not objectives:
+        raise UsageError("A search needs an objective.", hint="Add --slo ttft=500ms@p95, or --slo chat.")
+    search = Search(
+        first=float(profile.concurrency) if what == CONCURRENCY else _first_rate(profile),
+        lowest=1.0 if what == CONCURRENCY else FEWEST_RPS,
+        highest=MOST_IN_FLIGHT if what == CONCURRENCY else MOST_RPS,
+        is_whole=what == CONCURRENCY,
+    )
+    while (load := search.next()) is not None:
+        asked = at(profile, what, load)
+        run = run_once(asked)
+        on_run(asked, run)
+        search.take(judged(load, objectives, run))
+        if run.is_interrupted:
+            break
+    return search.result()
+
+
+def _first_rate(profile: LoadProfile) -> float:
+    return profile.stages[0].start_rps if profile.stages else 1.0
+
+
+def at(profile: LoadProfile, what: str, load: float) -> LoadProfile:
+    """Return the profile of one run: new prompts each time, or the prefix cache would know them."""
+    seed = profile.seed + round(1000 * load) + 1
+    if what == RATE:
+        length_s = profile.duration_s or RATE_RUN_S
+        arrival = profile.arrival if profile.stages else "poisson"
+        stage = Stage(start_rps=load, end_rps=load)
+        requests = None if load * length_s >= FEWEST_REQUESTS else FEWEST_REQUESTS
+        return replace(
+            profile,
+            seed=seed,
+            arrival=arrival,
+            stages=(stage,),
+            requests=requests,
+            duration_s=None if requests else length_s,
+        )
+    slots = int(load)
+    requests = None if profile.duration_s else max(REQUESTS_PER_SLOT * slots, FEWEST_REQUESTS)
+    return replace(profile, seed=seed, concurrency=slots, requests=requests, warmup_requests=min(slots, 32))
+
+
+def judged(load: float, objectives: list[slo.Slo], run: Run) -> Tried:
+    """Return how a run went: by the objective that it met least."""
+    rows = slo.verdicts(objectives, run.records)
+    ended = sum(record.outcome != "cancelled" for record in run.records)
+    sure = [certainty(round(row["attained_share"] * ended), ended, row["percentile"] / 100) for row in rows]
+    return Tried(
+        load=load,
+        is_met=all(row["verdict"] == "met" for row in rows) and not run.stop_reason,
+        excess=max(_excess(row) for row in rows),
+        certainty=min(sure),
+    )
+
+
+def _excess(row: dict[str, Any]) -> float:
+    return math.inf if row["measured_ms"] is None else float(row["measured_ms"] / row["target_ms"])

@@ -1,0 +1,127 @@
+"""`trtk bench --find-max`: the runs of a search, its table, and the report of the best run."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from toolkit.cli import output
+
+if TYPE_CHECKING:
+    from toolkit.bench import Run, Snapshot
+    from toolkit.bench.search import Found
+    from toolkit.specs import BenchReport, LoadProfile
+
+UNITS = {"concurrency": "in flight", "rate": "requests/s"}
+Shown = Callable[[], contextlib.AbstractContextManager[Callable[["Snapshot"], None]]]
+
+
+def find_max(ctx: click.Context, profile: LoadProfile, what: str, *, folder: Path, shown: Shown, as_json: bool) -> None:
+    """Search, keep every run's report in a folder of its own, and say what the limit is."""
+    from toolkit import bench as load_tester
+    from toolkit import files
+    from toolkit.bench import finding
+    from toolkit.specs import to_json
+
+    environment = load_tester.environment()
+    reports: dict[float | None, BenchReport] = {}
+    was_interrupted = False
+
+    def run_once(asked: LoadProfile) -> Run:
+        with shown() as watch:
+            return load_tester.run(asked, watch=watch)
+
+    def on_run(asked: LoadProfile, run: Run) -> None:
+        nonlocal was_interrupted
+        was_interrupted = run.is_interrupted
+        if not run.records:
+            return
+        report = load_tester.summarise(run, environment)
+        load = float(asked.concurrency) if what == finding.CONCURRENCY else asked.stages[0].start_rps
+        reports[load] = report
+        load_tester.write(report, folder / f"{what}-{load:g}", has_page=False)
+        output.note(f"{load:g} {UNITS[what]}: {_verdict(report.document)}")
+
+    found = finding.find(profile, what, run_once, on_run=on_run)
+    document = {
+        "what": what,
+        "slos": list(profile.slos),
+        **{key: value for key, value in to_json(found).items() if key != "tried"},
+        "tried": [_row(one, reports[one.load].document) for one in found.tried if one.load in reports],
+        "interrupted": was_interrupted,
+    }
+    if found.best in reports:
+        load_tester.write(reports[found.best], folder / f"{what}-{found.best:g}")
+    files.write_json(folder / "search.json", document)
+    if as_json:
+        output.document(document)
+    else:
+        _show(document, folder)
+    _end(ctx, found, profile, was_interrupted=was_interrupted)
+
+
+def _row(one: Any, report: Mapping[str, Any]) -> dict[str, Any]:
+    row = dataclasses.asdict(one)
+    row["excess"] = row["excess"] if row["excess"] != float("inf") else None
+    names = ("output_token_throughput_tps", "request_throughput_rps", "goodput_rps", "valid")
+    return row | {name: report[name] for name in names} | {"slo": report["slo"]}
+
+
+def _verdict(report: Mapping[str, Any]) -> str:
+    return ", ".join(
+        f"{row['name']} p{row['percentile']:g} {_ms(row)} of {row['target_ms']:g} ms ({row['verdict']})"
+        for row in report["slo"]
+    )
+
+
+def _ms(row: dict[str, Any]) -> str:
+    return "endless" if row["measured_ms"] is None else f"{row['measured_ms']:,.0f}"
+
+
+def _show(document: dict[str, Any], folder: Path) -> None:
+    unit = UNITS[document["what"]]
+    objectives = (
+        [f"{row['name']} p{row['percentile']:g}" for row in document["tried"][0]["slo"]] if document["tried"] else []
+    )
+    columns = (unit, *objectives, "tokens/s", "verdict")
+    rows = [
+        [
+            f"{one['load']:g}",
+            *(f"{_ms(row)} ms" for row in one["slo"]),
+            f"{one['output_token_throughput_tps']:,.0f}",
+            ("met" if one["is_met"] else "missed") + ("" if one["certainty"] else ", within noise"),
+        ]
+        for one in sorted(document["tried"], key=lambda one: one["load"])
+    ]
+    output.table("the search", columns, rows, right=columns[:-1])
+    output.text(_sentence(document, unit))
+    output.text(f"reports  {folder}")
+
+
+def _sentence(document: dict[str, Any], unit: str) -> str:
+    best, low, high = document["best"], document["low"], document["high"]
+    if best is None:
+        return "Not even the lowest load meets the objectives."
+    if not document["is_bracketed"]:
+        return f"{best:g} {unit} still meets the objectives: the limit is above."
+    sure = f"met for sure up to {low:g}" if low else "met for sure nowhere: too few requests"
+    against = f"missed for sure from {high:g}" if high else "missed for sure nowhere: too few requests"
+    return f"The most that meets the objectives: {best:g} {unit} ({sure}, {against}; 95 % confidence)."
+
+
+def _end(ctx: click.Context, found: Found, profile: LoadProfile, *, was_interrupted: bool) -> None:
+    from toolkit.errors import GateError
+
+    if was_interrupted:
+        output.note("Interrupted: the table has what was measured until then.")
+        ctx.exit(130)
+    if found.best is None:
+        raise GateError(
+            f"No load meets {', '.join(profile.slos)}; the lowest that was tried is {found.tried[-1].load:g}.",
+            hint="Allow more time, or see `trtk plan` for a faster set-up.",
+        )
