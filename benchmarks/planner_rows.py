@@ -11,6 +11,8 @@ import dataclasses
 import functools
 import json
 import math
+import re
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,7 +38,6 @@ CARDS = {
 #: What CUDA reports as a card's memory, MiB; the catalogue's figures are a careful share of nominal.
 VISIBLE_MIB = {
     "a100-80gb-sxm": 81050,
-    "h100-sxm": 81000,
     "h200-sxm": 143150,
     "gh200-96gb": 97280,
     "l40s": 45460,
@@ -98,9 +99,13 @@ def read(path: Path = PUBLISHED) -> list[Row]:
 
 def _rows(records: Iterator[dict[str, str]]) -> Iterator[Row]:
     for record in records:
-        card, ranks = record["gpu"], int(record["gpu_count"])
-        if (card, ranks) in EXCLUDED:
+        card, gpu_count = record["gpu"], int(record["gpu_count"])
+        if (card, gpu_count) in EXCLUDED:
             continue
+        if record["model"] not in configs():
+            print(f"skipped: no config of {record['model']} in {DATA / 'models.json'}", file=sys.stderr)
+            continue
+        ranks = _ranks(record["parallel"], gpu_count)
         gpu = gpus.get(CARDS.get(card, card))
         isl, osl = int(record["isl"]), int(record["osl"])
         precision = record["precision"].removesuffix("(mixed)")
@@ -115,7 +120,7 @@ def _rows(records: Iterator[dict[str, str]]) -> Iterator[Row]:
             model=record["model"],
             card=card,
             release=release,
-            tp=ranks,
+            tp=ranks.tp,
             precision=precision,
             output_tps=float(record["tok_s_total"]),
             requests=requests,
@@ -129,41 +134,52 @@ def _with_room(setup: ServerSetup, tokens: int) -> ServerSetup:
 
 
 @functools.cache
+def configs() -> dict[str, dict[str, object]]:
+    """Return the models' configs by the names that the tables give them."""
+    found: dict[str, dict[str, object]] = json.loads((DATA / "models.json").read_text(encoding="utf-8"))
+    return found
+
+
+def _ranks(parallel: str, gpu_count: int) -> Sharding:
+    """Read `TP8`, `TP2 PP4` or `TP8 EP8`; what is not said is a tensor rank for each card."""
+    found = {name.lower(): int(count) for name, count in re.findall(r"(TP|PP|EP)\s*(\d+)", parallel)}
+    return Sharding(**({"tp": gpu_count // found.get("pp", 1)} | found))
+
+
+@functools.cache
 def spec(name: str) -> ModelSpec:
     """Return a model of data/models.json."""
-    configs = json.loads((DATA / "models.json").read_text(encoding="utf-8"))
-    config = configs[name]
+    config = configs()[name]
     return models.family_of(config["architectures"][0]).describe(config)
 
 
 def setup_of(
-    model: ModelSpec, gpu: GpuSpec, recipe: QuantRecipe, *, release: str, ranks: int, lengths: tuple[int, int]
+    model: ModelSpec, gpu: GpuSpec, recipe: QuantRecipe, *, release: str, ranks: Sharding, lengths: tuple[int, int]
 ) -> ServerSetup:
     """Return the server that was measured, with the KV cache that the memory model leaves it."""
     width = 1 if recipe.name in {"fp8", "nvfp4"} else 2
     isl, osl = lengths
     total = isl + osl
+    shared = {"tp": ranks.tp, "pp": ranks.pp, "ep": ranks.ep}
     if release.startswith("0.10"):
-        limits = Limits(max_batch_size=2048, max_seq_len=6144, max_num_tokens=2048, tp=ranks)
+        limits = Limits(max_batch_size=2048, max_seq_len=6144, max_num_tokens=2048, **shared)
         fraction = 0.9
     elif release.startswith(("0.11", "0.12", "0.13")):
-        limits = Limits(max_batch_size=2048, max_seq_len=total, max_num_tokens=8192, tp=ranks)
+        limits = Limits(max_batch_size=2048, max_seq_len=total, max_num_tokens=8192, **shared)
         fraction = KV_FRACTION
     else:
         batch, tokens = _tuned(model, gpu, recipe, ranks=ranks, lengths=lengths)
-        limits = Limits(max_batch_size=batch, max_seq_len=total, max_num_tokens=tokens, tp=ranks)
+        limits = Limits(max_batch_size=batch, max_seq_len=total, max_num_tokens=tokens, **shared)
         fraction = KV_FRACTION
-    sharding = Sharding(tp=ranks)
     copies, fixed, act8 = BUFFERS[release >= "0.14"]
     taken = (
-        memory.weights_bytes(model, recipe, recipe.default_group_size, sharding=sharding)
+        memory.weights_bytes(model, recipe, recipe.default_group_size, sharding=ranks)
         + memory.activation_bytes(model, limits, recipe) * (act8 if width == 1 else 1.0)
         + copies * 4 * limits.max_batch_size * model.vocab_size
         + fixed * memory.GIB
     )
-    visible = VISIBLE_MIB.get(gpu.name, gpu.memory_usable_mib) * memory.MIB
-    pool = max(0.0, fraction * (visible - taken))
-    each = kv_cache.bytes_per_token(kv_cache.of_model(model, kv_bytes=width, sharding=sharding))
+    pool = max(0.0, fraction * (_visible_bytes(gpu) - taken))
+    each = kv_cache.bytes_per_token(kv_cache.of_model(model, kv_bytes=width, sharding=ranks))
     return ServerSetup(
         model=model,
         gpu=gpu,
@@ -176,20 +192,24 @@ def setup_of(
 
 
 def _tuned(
-    model: ModelSpec, gpu: GpuSpec, recipe: QuantRecipe, *, ranks: int, lengths: tuple[int, int]
+    model: ModelSpec, gpu: GpuSpec, recipe: QuantRecipe, *, ranks: Sharding, lengths: tuple[int, int]
 ) -> tuple[int, int]:
     """Return max_batch_size and max_num_tokens as trtllm-bench takes them for requests of one length."""
     isl, osl = lengths
     width = recipe.weight_bits / 8
     element = 1 if recipe.name in {"fp8", "nvfp4"} else 2
-    each = 2 * model.num_layers * max(ranks, model.num_kv_heads) * model.head_dim * element
-    free = gpu.memory_usable_mib * memory.MIB * ranks - memory.total_parameters(model) * width
+    each = 2 * model.num_layers * max(ranks.tp, model.num_kv_heads) * model.head_dim * element
+    free = _visible_bytes(gpu) * ranks.tp * ranks.pp - memory.total_parameters(model) * width
     fitting = min(KV_FRACTION * free / (each * (isl + osl)), 4096.0)
     tokens = min(fitting * (1 + isl / osl), 32768.0)
     steps = ((256, 32), (1024, 128), (math.inf, 256))
     batch = _rounded(fitting, next(step for below, step in steps if fitting < below))
     pieces = ((4096, 256), (8192, 512), (math.inf, 1024))
     return max(64, batch), max(2048, _rounded(tokens, next(step for below, step in pieces if tokens < below)))
+
+
+def _visible_bytes(gpu: GpuSpec) -> int:
+    return VISIBLE_MIB.get(gpu.name, gpu.memory_usable_mib) * memory.MIB
 
 
 def _rounded(value: float, step: int) -> int:
