@@ -23,6 +23,8 @@ from settings import Settings
 STOP_FILE = os.environ.get("TRTK_STOP_FILE")
 #: With stream_interval "auto", about so many messages leave after each step, whatever the number of streams.
 MESSAGES_PER_STEP = 4
+#: The pipeline drops in one step what ended or was cancelled, and counts the KV blocks in use in the next.
+IDLE_STEPS = 2
 
 
 class Engine:
@@ -37,7 +39,7 @@ class Engine:
         self.inbox: queue.SimpleQueue[Any] = queue.SimpleQueue()
         self.rows: list[Row] = []
         self.count = 0
-        self.is_settled = True  # the pipeline knows of nothing: what ended is freed in the step after
+        self.idle_steps = IDLE_STEPS
         self.next_cancel_check = 0.0
         self.thread = threading.Thread(target=self.run, name="engine", daemon=True)
 
@@ -63,9 +65,9 @@ class Engine:
     def run(self) -> None:
         """Step as long as there is work; wait for work when there is none."""
         while self.admit():
-            if not self.rows and self.is_settled:
+            if self.is_idle():
                 continue
-            self.is_settled = not self.rows
+            self.idle_steps = 0 if self.rows else self.idle_steps + 1
             try:
                 self.pipeline.step()
             except Exception as error:  # noqa: BLE001 - any failure of the engine must reach every client that waits
@@ -75,10 +77,14 @@ class Engine:
             self.drop_cancelled()
             self.meters.step(self.pipeline, self.rows, waiting=self.inbox.qsize())
 
+    def is_idle(self) -> bool:
+        """Whether there is nothing to do, and nothing left in the pipeline of what there was."""
+        return not self.rows and self.idle_steps >= IDLE_STEPS
+
     def admit(self) -> bool:
         """Take what waits in the inbox; False when the engine is to end."""
         try:
-            while (item := self.inbox.get(block=not self.rows and self.is_settled)) is not None:
+            while (item := self.inbox.get(block=self.is_idle())) is not None:
                 if isinstance(item, str):
                     self.end(item)
                 else:
@@ -103,7 +109,7 @@ class Engine:
     def begin(self, row: Row, banned: set[int]) -> Any:
         """Hand a sequence to the pipeline, from its tokens so far on."""
         self.count += 1
-        self.is_settled = False
+        self.idle_steps = 0
         return begun(self.pipeline, self.count, row, banned=banned)
 
     def interval(self) -> int:

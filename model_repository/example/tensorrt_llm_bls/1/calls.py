@@ -49,7 +49,7 @@ def check(asked: dict[str, np.ndarray]) -> None:
     if asked["text_input"].size != 1:
         raise Refused(f"text_input holds {asked['text_input'].size} texts; send one in each request.")
     for name in REFUSED:
-        if name in asked and asked[name].size:
+        if name in asked and asked[name].size and any(asked[name].reshape(-1).tolist()):
             raise Refused(f"{name} is not supported: this repository serves text.")
 
 
