@@ -9,6 +9,8 @@ import subprocess
 import pytest
 import yaml
 
+from tests.engine.serving_image import Image
+from tests.engine.test_first_start import make_bundle
 from toolkit.cli.serve_gpus import best
 from toolkit.errors import MissingError, UsageError
 from toolkit.serve import allowances, backend, containment, emitting, targets
@@ -108,6 +110,44 @@ def test_nvidias_image_is_run_as_it_would_be_by_hand(tmp_path):
         "--http-port=8000", "--grpc-port=8001", "--metrics-port=8002",
     ]  # fmt: skip
     assert WHO.secret not in " ".join(shown)
+
+
+def test_two_ranks_are_two_servers_under_mpi_of_which_one_answers(tmp_path):
+    """The whole line that the container ends up with, in a stand-in for NVIDIA's image."""
+    made = make_bundle(tmp_path / "two", ranks=2)
+    image = Image(tmp_path / "image")
+    image.set_gpus(*["8.6, 20470, NVIDIA RTX A4500"] * 2)
+    spec = spec_of(made, "trtllm", container={"gpu_uuids": UUIDS})
+
+    code, out, said = image.start(made, *containment.container(spec, WHO).command[2:])
+
+    assert code == 0, said
+    line = json.loads(out)["line"]
+    (secret,) = {word.partition(":closed=")[2] for word in line if ":closed=" in word}
+    closed = f"model-repository,model-config,shared-memory,trace,logging:closed={secret}"
+    common = [
+        f"--model-repository={made}/model_repository",
+        "--disable-auto-complete-config",
+        "--strict-readiness=true",
+        "--exit-on-error=true",
+        "--log-format=ISO8601",
+        "--trace-config=level=OFF",
+    ]
+    assert [word for word in line if word != "--allow-run-as-root"] == [
+        *("mpirun", "-n", "1", "tritonserver", *common),
+        *("--id=rank0", "--backend-config=python,shm-region-prefix-name=prefix0_", "--model-control-mode=none"),
+        *("--allow-sagemaker=false", "--allow-vertex-ai=false"),
+        *(f"--http-restricted-api={closed}", f"--grpc-restricted-protocol={closed}"),
+        *(f"--id=trtk-{WHO.server_id}", "--exit-timeout-secs=10"),
+        *("--http-address=0.0.0.0", "--grpc-address=0.0.0.0", "--metrics-address=0.0.0.0"),
+        *("--http-port=8000", "--grpc-port=8001", "--metrics-port=8002"),
+        *(":", "-n", "1", "tritonserver", *common),
+        *("--id=rank1", "--backend-config=python,shm-region-prefix-name=prefix1_"),
+        *("--model-control-mode=explicit", "--load-model=tensorrt_llm"),
+        *("--allow-http=false", "--allow-grpc=false", "--allow-metrics=false"),
+    ]
+    assert len(secret) == 32
+    assert secret not in said
 
 
 def test_the_llm_api_reads_its_folder_and_writes_nothing(tmp_path):
