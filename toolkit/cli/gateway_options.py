@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 F = TypeVar("F", bound=Callable[..., Any])
 NAME = "openai"
+#: Looked for before anything is started.
+PACKAGES = ("grpc", "httptools", "prometheus_client", "starlette", "tritonclient", "uvicorn", "uvloop")
 NEEDS_OPENAI = ("api_keys", "audit", "audit_prompts", "audit_optional")
 
 
@@ -57,6 +59,7 @@ def with_gateway(spec: ServeSpec, target: Target, options: dict[str, Any]) -> Se
         return spec
     from toolkit.specs import Companion
 
+    _need_installed()
     config = config_of(spec, target, options)
     url = f"http://{_in_url(reached_at(config.host))}:{config.port}"
     companion = Companion(
@@ -156,6 +159,18 @@ def _digest(spec: ServeSpec) -> str:
 
     manifest = Path(spec.folder) / "manifest.json"
     return files.sha256_file(manifest) if spec.folder and manifest.is_file() else ""
+
+
+def _need_installed() -> None:
+    from importlib.util import find_spec
+
+    from toolkit.errors import MissingError
+
+    if missing := [name for name in PACKAGES if find_spec(name) is None]:
+        raise MissingError(
+            f"--openai needs {', '.join(missing)}, which {'is' if len(missing) == 1 else 'are'} not installed.",
+            hint="pip install 'trtk[gateway]'",
+        )
 
 
 def _need_openai(options: dict[str, Any]) -> None:
