@@ -61,6 +61,11 @@ class Conversation:
         self._is_quiet = is_quiet
         self.reset()
 
+    @property
+    def partner(self) -> str:
+        """Who answers, and where."""
+        return f"{self._whom.model or 'The first model'} at {self._whom.url}"
+
     def reset(self) -> None:
         """Forget everything but the system message."""
         self.messages = [{"role": "system", "content": self._system}] if self._system else []
@@ -95,7 +100,7 @@ class Conversation:
 def _talk(conversation: Conversation) -> None:
     from toolkit import talk
 
-    output.note("/help lists what can be typed besides text; Ctrl-D ends.")
+    output.note(f"{conversation.partner}. /help lists what can be typed besides text; Ctrl-D ends.")
     for line in _lines():
         if line.startswith("/"):
             if _is_over(line, conversation):
