@@ -19,6 +19,8 @@ CONFIG_ERROR = re.compile(r"Error parsing text-format inference\.ModelConfig: (?
 PORT_TAKEN = re.compile(r"Socket '[^']*:(?P<port>\d+)' already in use")
 #: What the process says that runs a container.
 NOTED = re.compile(r"^trtk: (?P<sentence>.*)$", re.MULTILINE)
+#: What `trtk` and a bundle's start.py say inside one when they give up.
+GAVE_UP = re.compile(r"^Error: (?P<sentence>.*)$", re.MULTILINE)
 #: The first that matches a line wins; the first line that matches any is the cause of what follows it.
 FAILURES = (STUB_FAILED, LOAD_FAILED, NOT_LOADABLE, POLL_FAILED, ENSEMBLE_FAILED)
 #: Said on every machine without an NVIDIA driver, and inside of every import.
@@ -56,9 +58,9 @@ def dead_stub(log: str) -> str | None:
 
 
 def noted(log: str) -> str:
-    """Return the last that was said about a container, beside what is in it; empty where nothing was."""
-    said = NOTED.findall(log)
-    return said[-1] if said else ""
+    """Return what was said last about a container, and why what is in it gave up; empty where nothing was."""
+    about, inside = NOTED.findall(log), GAVE_UP.findall(log)
+    return " ".join([*about[-1:], *inside[-1:]]) if about else ""
 
 
 def busy_port(log: str) -> int | None:
