@@ -149,6 +149,25 @@ def test_what_does_not_fit_says_what_would(config):
     assert found["reasons"][0].startswith("The weights take 14.96 GiB")
 
 
+def test_what_fits_may_still_miss_what_was_asked(config):
+    done = trtk(config, *A4500, *LOAD, "--budget", "10EUR", code=3)
+    found = document(config, *A4500, *LOAD, "--budget", "10EUR", code=3)
+    crowded = document(config, *A4500, *LOAD[:4], "--concurrency", "5000", code=3)
+
+    assert "fits, and misses what was asked" in done.stdout
+    assert "Error: 255 EUR a month is above the budget." in done.stderr
+    assert (found["fits"], found["is_load_carried"]) == (True, False)
+    assert (crowded["fits"], crowded["is_load_carried"]) == (False, False)
+
+
+def test_many_shares_over_pcie_are_warned_of(config):
+    wide = document(config, "--gpu", "l40s", "--quant", "fp8", "--tp", "4", *LOAD)
+    nvlink = document(config, "--gpu", "h100", "--quant", "fp8", "--tp", "4", *LOAD)
+
+    assert any("replicas and --pp come before --tp" in warning for warning in wide["warnings"])
+    assert not any("NVLink" in warning for warning in nvlink["warnings"])
+
+
 def test_cards_are_recommended_where_none_is_named(config):
     found = document(config, *LOAD[:4], "--users", "500", "--slo", "ttft=500ms", "--slo", "itl=50ms")
 

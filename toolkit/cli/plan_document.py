@@ -12,6 +12,9 @@ if TYPE_CHECKING:
     from toolkit.plan.recommend import Option, Recommendation, Rejected
     from toolkit.plan.sweep import Cliff, Point
 
+#: Published throughput of eight L40S is that of four, and four cards in stages did twice what four in shares did.
+MOST_SHARES_OVER_PCIE = 2
+
 
 def plan(question: Question, answer: Answer, *, is_explained: bool) -> dict[str, Any]:
     """Return one plan."""
@@ -21,7 +24,8 @@ def plan(question: Question, answer: Answer, *, is_explained: bool) -> dict[str,
     made, sizing = answer.candidate, answer.candidate.sizing
     cost = cost_of(question, answer)
     document = {
-        "fits": not faults(question, answer),
+        "fits": not misfits(question, answer),
+        "is_load_carried": not faults(question, answer),
         "memory_bytes": to_json(sizing.memory),
         "kv": to_json(sizing.kv),
         "limits": {
@@ -95,21 +99,30 @@ def cost_of(question: Question, answer: Answer) -> Cost | None:
 
 
 def faults(question: Question, answer: Answer) -> list[str]:
-    """Return why the load does not fit, a sentence each."""
+    """Return why the plan is not what was asked for, a sentence each."""
+    return [*misfits(question, answer), *misses(question, answer)]
+
+
+def misfits(question: Question, answer: Answer) -> list[str]:
+    """Return what the memory does not hold."""
     sizing, load = answer.candidate.sizing, question.workload
-    found = []
-    if load.concurrency and load.concurrency > sizing.max_concurrency:
-        found.append(
-            f"{load.concurrency} requests of {sizing.request_tokens} tokens do not run at once: {sizing.binding} holds "
-            f"{sizing.max_concurrency}."
-        )
+    if not load.concurrency or load.concurrency <= sizing.max_concurrency:
+        return []
+    return [
+        f"{load.concurrency} requests of {sizing.request_tokens} tokens do not run at once: {sizing.binding} holds "
+        f"{sizing.max_concurrency}."
+    ]
+
+
+def misses(question: Question, answer: Answer) -> list[str]:
+    """Return which objective or budget is missed."""
+    load, option = question.workload, answer.option
     if answer.missed:
-        found.append(f"{answer.missed.reason[0].upper()}{answer.missed.reason[1:]}.")
-    elif (
-        answer.option and load.concurrency and answer.option.concurrency < min(load.concurrency, sizing.max_concurrency)
-    ):
-        found.append(f"The SLO holds up to {answer.option.concurrency} requests in flight, not {load.concurrency}.")
-    return found
+        return [f"{answer.missed.reason[0].upper()}{answer.missed.reason[1:]}."]
+    most = min(load.concurrency or 0, answer.candidate.sizing.max_concurrency)
+    if option and load.concurrency and option.concurrency < most:
+        return [f"The SLO holds up to {option.concurrency} requests in flight, not {load.concurrency}."]
+    return []
 
 
 def warnings(question: Question, answer: Answer) -> list[str]:
@@ -118,6 +131,11 @@ def warnings(question: Question, answer: Answer) -> list[str]:
     found = list(answer.prediction.assumptions)
     if not gpu.is_cpu and not gpu.is_memory_measured:
         found.append(f"The usable memory of {gpu.title} is an estimate; `trtk doctor` reads it from a card.")
+    if gpu.nvlink_gb_per_s == 0 and answer.candidate.sharding.tp > MOST_SHARES_OVER_PCIE:
+        found.append(
+            f"{gpu.title} has no NVLink: with more than {MOST_SHARES_OVER_PCIE} tensor ranks they wait for the bus; "
+            "replicas and --pp come before --tp."
+        )
     if option and option.is_doubtful:
         found.append("The SLO is met by the middle of the prediction, and missed by its slow end.")
     if option and question.workload.rate_rps and option.replicas > 1:

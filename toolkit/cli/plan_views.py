@@ -38,7 +38,7 @@ def show(question: Question, answer: Answer, *, is_explained: bool) -> None:
     ranks = parallel_of(made.sharding)
     where = made.setup.gpu.title + (f", {ranks} on {made.gpus} cards" if made.gpus > 1 else "")
     faults = plan_document.faults(question, answer)
-    output.text(f"{title(question.name)}, {made.recipe.name} on {where}: {'does not fit' if faults else 'fits'}")
+    output.text(f"{title(question.name)}, {made.recipe.name} on {where}: {verdict(question, answer)}")
     for fault in faults:
         labelled("  !", fault)
     bar(sizing.memory, each="on each card" if made.gpus > 1 else "")
@@ -65,6 +65,13 @@ def show(question: Question, answer: Answer, *, is_explained: bool) -> None:
         output.note(f"Note: {line}")
     if is_explained:
         explain(answer)
+
+
+def verdict(question: Question, answer: Answer) -> str:
+    """Return whether it fits, and whether that is enough."""
+    if plan_document.misfits(question, answer):
+        return "does not fit"
+    return "fits, and misses what was asked" if plan_document.misses(question, answer) else "fits"
 
 
 def bar(memory: MemoryBudget, *, each: str = "") -> None:
