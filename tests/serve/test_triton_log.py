@@ -59,7 +59,7 @@ def test_the_tail_of_a_log_that_is_not_there_is_empty(tmp_path):
 
 
 def test_a_container_that_ended_is_told_with_what_gave_up_inside():
-    log = "Error: an older one.\nStarting\nError: The stub died.\nHint: Look.\ntrtk: The container ended with exit code 6.\n"
+    log = "Error: an older one.\nError: The stub died.\nHint: Look.\ntrtk: The container ended with exit code 6.\n"
 
     assert triton_log.noted(log) == "The container ended with exit code 6. The stub died."
     assert triton_log.noted("Error: printed by a model\n") == ""
