@@ -41,6 +41,7 @@ def answer(preprocessing, request_of):
         tensors = {"REQUEST_OUTPUT_LEN": np.full((len(texts), 1), 8, np.int32)} | tensors
         return preprocessing.execute([request_of(QUERY=query, **tensors)])[0]
 
+    ask.model = preprocessing
     return ask
 
 
@@ -133,3 +134,44 @@ def test_as_many_tokens_as_fit_are_the_room_that_the_prompt_leaves(answer):
     outputs = answer("hello", REQUEST_OUTPUT_LEN=as_many_as_fit).outputs
 
     assert outputs["REQUEST_OUTPUT_LEN"].tolist() == [[64 - outputs["REQUEST_INPUT_LEN"].item()]]
+
+
+def test_messages_are_rendered_by_the_models_template_and_get_no_second_beginning(served, answer, tokenizer, tmp_path):
+    messages = np.array([[b'[{"role": "user", "content": "hello"}]']], object)
+    assert answer("", MESSAGES=messages).error.message() == "This model has no chat template; send text_input."
+
+    (tmp_path / "engine" / "chat_template.jinja").write_text("<s>{{ messages[0].content }}!")
+    model = served("preprocessing", "model")
+    assert model.Chat.of(tmp_path / "engine").text(messages.item().decode()) == "<s>hello!"
+    answer.model.chat = model.Chat.of(tmp_path / "engine")
+
+    assert answer("", MESSAGES=messages).outputs["INPUT_ID"].tolist() == [tokenizer.encode("hello!").ids]
+    assert answer("a", MESSAGES=messages).error.message() == (
+        "text_input and messages are both given; leave text_input empty to send messages."
+    )
+    assert answer("a", MESSAGES=np.array([[b""]], object)).outputs["INPUT_ID"].tolist() == [tokenizer.encode("a").ids]
+
+
+def test_what_cannot_fit_is_refused_before_it_is_cut_into_tokens(answer):
+    sizes = answer("a" * 100_000).error.message()
+    assert sizes.startswith(
+        "text_input has 100000 characters, which cannot fit into the 64 tokens of prompt and answer"
+    )
+    assert (
+        answer("hello", REQUEST_OUTPUT_LEN=np.array([[64]], np.int32))
+        .error.message()
+        .endswith(
+            " tokens and max_tokens is 64; the server is set up for 64 tokens of both together, so max_tokens can be"
+            f" {64 - answer('hello').outputs['REQUEST_INPUT_LEN'].item()}."
+        )
+    )
+
+
+def test_long_lists_of_words_and_long_words_are_refused(answer):
+    many = np.array([[b"x"] * 257], object)
+    assert answer("a", STOP_WORDS_DICT=many).error.message() == (
+        "257 stop or bad words are given; 256 at most can be watched for."
+    )
+    assert answer("a", BAD_WORDS_DICT=np.array([[b"x" * 2000]], object)).error.message() == (
+        "A stop or bad word has 2000 characters; it may have 1024."
+    )
