@@ -78,7 +78,17 @@ def dead_children(parent: int) -> list[int]:
 
 
 def _zombies(parent: int) -> list[int]:
-    return [pid for pid in _pids() if (fields := _stat(pid)) and fields[STATE] == "Z" and int(fields[PARENT]) == parent]
+    found = [(pid, fields) for pid in _children(parent) if (fields := _stat(pid))]
+    return [pid for pid, fields in found if fields[STATE] == "Z" and int(fields[PARENT]) == parent]
+
+
+def _children(parent: int) -> list[int]:
+    """Return children as the kernel lists them; every process where it keeps no such list."""
+    try:
+        lists = [(task / "children").read_text(encoding="ascii") for task in (PROC / str(parent) / "task").iterdir()]
+    except OSError:
+        return _pids()
+    return sorted({int(pid) for line in lists for pid in line.split()})
 
 
 def descendants(ancestor: int, name: str) -> list[int]:
