@@ -173,8 +173,12 @@ def test_cards_are_recommended_where_none_is_named(config):
 
     costs = [option["cost"]["per_month"] for option in found["options"]]
     assert costs == sorted(costs)
+    assert len(found["pareto_front"]) > 1
     assert {option["gpu"] for option in found["pareto_front"]} <= {option["gpu"] for option in found["options"]}
     assert {each["gpu"] for each in found["rejected"]} >= {"cpu", "t4"}
+    text = trtk(config, *LOAD[:4], "--users", "500", "--slo", "ttft=500ms", "--slo", "itl=50ms").stdout
+    assert "Pareto front: cost against time per token" in text
+    assert max(len(line) for line in text.splitlines()) <= 80
 
 
 def test_the_cpu_is_recommended_where_it_is_enough():

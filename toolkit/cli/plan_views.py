@@ -172,9 +172,9 @@ def recommended(question: Question, found: Recommendation, quality: dict[str, di
             labelled("", "This machine's CPU is enough: no GPU has to be rented.")
         if any(option.is_doubtful for option in found.options[:20]):
             output.text("?: the slow end of the prediction misses the SLO.")
-        front = ", ".join(_short(option) for option in found.front)
-        if front:
-            labelled("", f"Pareto front (cost against time per token): {front}")
+        if len(found.front) > 1:
+            front = [row(option, quality) for option in found.front]
+            output.table("Pareto front: cost against time per token", columns, front, right=columns[3:])
     else:
         output.text(f"{title(question.name)}: nothing carries the load.")
     _rejections(found)
@@ -262,14 +262,6 @@ def _price(option: Option) -> str:
     if option.is_load_given or not option.cost.per_million_at_duty:
         return f"{option.cost.per_month:,.0f}"
     return f"{option.cost.per_million_at_duty.mid:.3f}"
-
-
-def _short(option: Option) -> str:
-    from toolkit.plan.recommend import parallel_of
-
-    ranks = parallel_of(option.candidate.sharding)
-    named = f"{option.candidate.setup.gpu.name} {option.candidate.recipe.name}"
-    return f"{named}{'' if ranks == '-' else f' {ranks}'}{f' x{option.replicas}' if option.replicas > 1 else ''}"
 
 
 def _rejections(found: Recommendation) -> None:
