@@ -280,8 +280,14 @@ def test_a_body_that_is_no_request_is_told_so(running, body):
     assert "Traceback" not in reply.text
 
 
-def test_a_body_beyond_the_limit_is_not_read(running):
-    assert httpx.post(f"{running.url}/v1/completions", content=b"x" * 20_001).status_code == 413
+@pytest.mark.parametrize("size", [20_001, 8 << 20])
+def test_a_body_beyond_the_limit_is_refused_to_whoever_sends_it_all(running, size):
+    reply = httpx.post(f"{running.url}/v1/completions", content=b"x" * size)
+
+    assert (reply.status_code, reply.json()["error"]["message"]) == (413, "The body of a request may have 20000 bytes.")
+
+
+def test_a_body_without_a_length_is_held_to_the_limit_too(running):
 
     def pieces():
         for _ in range(30):

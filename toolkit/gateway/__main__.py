@@ -46,7 +46,7 @@ async def _run(config: GatewayConfig) -> None:
         http="httptools",
         ws="none",
         lifespan="on",
-        log_level="warning",
+        log_level="error",  # not a line for each stranger who speaks no HTTP
         access_log=False,
         proxy_headers=False,
         server_header=False,

@@ -15,6 +15,8 @@ from toolkit.gateway.refusals import ClientLeft, Refusal
 
 #: What a client may call its request; anything else gets an id of ours.
 CLIENT_ID = re.compile(rb"^[\x21-\x7e]{1,128}$")
+#: Read past the limit and thrown away: who still sends when the connection closes never sees the answer.
+DISCARDED_BYTES = 64 << 20
 EVENTS = [(b"content-type", b"text/event-stream; charset=utf-8"), (b"cache-control", b"no-cache")]
 JSON = [(b"content-type", b"application/json")]
 Headers = list[tuple[bytes, bytes]]
@@ -38,9 +40,6 @@ class Exchange:
 
     async def body(self, limits: Limits) -> bytes:
         """Return the whole body; raises Refusal when it is too large or too slow."""
-        declared = self.header(b"content-length")
-        if declared.isdigit() and int(declared) > limits.body_bytes:
-            raise _too_large(limits)
         try:
             body = await asyncio.wait_for(self._read(limits), limits.body_s)
         except asyncio.TimeoutError as error:
@@ -51,18 +50,24 @@ class Exchange:
         return body
 
     async def _read(self, limits: Limits) -> bytes:
-        pieces, size, has_more = [], 0, True
+        declared = self.header(b"content-length")
+        body, size, has_more = bytearray(), 0, True
+        is_too_large = declared.isdigit() and int(declared) > limits.body_bytes
         while has_more:
             message = await self._receive()
             if message["type"] == "http.disconnect":
                 raise ClientLeft("The client left before its request was whole.")
             piece = message.get("body", b"")
-            pieces.append(piece)
             size += len(piece)
-            if size > limits.body_bytes:
-                raise _too_large(limits)
-            has_more = message.get("more_body", False)
-        return b"".join(pieces)
+            is_too_large = is_too_large or size > limits.body_bytes
+            if is_too_large:
+                body.clear()
+            else:
+                body += piece
+            has_more = message.get("more_body", False) and size <= limits.body_bytes + DISCARDED_BYTES
+        if is_too_large:
+            raise Refusal(refusals.TOO_LARGE, f"The body of a request may have {limits.body_bytes} bytes.")
+        return bytes(body)
 
     async def while_connected(self, work: Coroutine[Any, Any, bytes], *, timeout_s: float) -> bytes:
         """Return what WORK does; cancel it when the client leaves or the time is up."""
@@ -109,7 +114,3 @@ class Exchange:
             await self.end(b"data: " + body + b"\n\n")
         else:
             await self.answer(body, status=refusal.kind.status, headers=[*JSON, *refusal.headers()])
-
-
-def _too_large(limits: Limits) -> Refusal:
-    return Refusal(refusals.TOO_LARGE, f"The body of a request may have {limits.body_bytes} bytes.")

@@ -127,6 +127,7 @@ class Triton:
         import grpc
 
         call = self._stream(request, metadata=STATUS_ERRORS)
+        is_whole = False
         try:
             async for message in call:
                 if message.error_message:
@@ -134,9 +135,11 @@ class Triton:
                 response = message.infer_response
                 if response.raw_output_contents:
                     yield _piece(response)
-                if response.parameters["triton_final_response"].bool_param:
-                    return
-            raise Refusal(refusals.UNAVAILABLE, "The model's answer broke off.")
+                # Read on to the stream's end: one that is cancelled on its last message keeps its model in Triton 2.51
+                # from ever being unloaded.
+                is_whole = is_whole or response.parameters["triton_final_response"].bool_param
+            if not is_whole:
+                raise Refusal(refusals.UNAVAILABLE, "The model's answer broke off.")
         except grpc.aio.AioRpcError as error:
             raise refusal(error) from error
         finally:
