@@ -17,7 +17,7 @@ from toolkit.pool.measuring import Measured
 SAMPLE_S, POLL_S = 0.2, 0.05
 #: How long requests of others than the gateway may go on, how long a model may then take to leave memory, and when
 #: it is told again.
-DRAIN_TIMEOUT_S = 60.0
+DRAIN_TIMEOUT_S = 20.0
 UNLOAD_TIMEOUT_S, UNLOAD_RETRY_S = 120.0, 10.0
 #: Requests after which a model's peak says what it takes at work.
 TELLING_REQUESTS = 64
