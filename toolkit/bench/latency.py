@@ -13,7 +13,7 @@ PERCENTILES = (50, 90, 95, 99)
 
 def send_lag_ms(record: RequestRecord) -> float | None:
     """Return how late the request left the client."""
-    return 1000 * (record.sent_s - record.scheduled_s)
+    return 1000 * (record.sent_s - record.scheduled_s - record.held_s)
 
 
 def ttft_ms(record: RequestRecord) -> float | None:
