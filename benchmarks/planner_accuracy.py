@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import planner_online
 import planner_single_stream
 from planner_rows import DATA, EXCLUDED, Row, read
 from planner_system import TAIL, System, system_of
@@ -196,6 +197,7 @@ def main() -> None:
         held = held_out(rows, system, split, doubts)
         print_split(name, held)
         print_worst(held, options.worst)
+    planner_online.main()
     planner_single_stream.main()
 
 

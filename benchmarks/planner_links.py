@@ -3,8 +3,8 @@
     python benchmarks/planner_links.py
 
 seconds = start + 2 (t - 1) / t x bytes / rate; both by weighing every message's relative error alike. Sizes of
-data/all_reduce.csv are in 16-bit elements. The L40S of that file had no peer access, and is slower with every card more;
-the servers of the published throughput tables were not like it, so PCIe 4 follows PCIe 5 at half its rate, and the fit.
+data/all_reduce.csv are in 16-bit elements. The L40S of that file had no peer access and is slower with every card more;
+the servers of the published throughput tables were not like it, so PCIe 4 follows PCIe 5, and then the fit.
 """
 
 from __future__ import annotations

@@ -57,10 +57,12 @@ def predict(
     found = estimate(setup, workload, constants=constants, calibration=calibration)
     flow, sd = found.flow, _log_sd(found, constants)
     is_rate_given = workload.rate_rps is not None and not flow.is_overloaded
+    # Measured behind the same server, a gap between tokens holds what the server adds.
+    gap = sd if calibration is not None else math.hypot(sd, constants.log_sd["tpot"])
     first = math.hypot(sd, constants.log_sd["ttft"])
     return Prediction(
         ttft_ms=intervals.around(1e3 * flow.ttft_s, first),
-        tpot_ms=intervals.around(1e3 * flow.tpot_s, sd),
+        tpot_ms=intervals.around(1e3 * flow.tpot_s, gap),
         output_tps=intervals.around(flow.output_tps, 0.0 if is_rate_given else sd),
         batch=flow.in_flight,
         bound_by=_bound_by(found),
