@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from toolkit.cli import output
+from toolkit.cli import output, plan_views
 from toolkit.errors import UsageError
 
 if TYPE_CHECKING:
@@ -71,7 +71,7 @@ def show(title: str, rows: list[Row]) -> None:
     output.table(f"{title}: the plan and the server", columns, cells, right=columns[1:])
     for row in rows:
         if row.is_off:
-            output.text(f"{row.what.replace('_', ' ')} was off by {row.off:+.0%}: {row.meaning}.")
+            plan_views.labelled("", f"{row.what.replace('_', ' ')} was off by {row.off:+.0%}: {row.meaning}.")
     if not any(row.is_off for row in rows):
         output.text("The plan was right within 10 %.")
 

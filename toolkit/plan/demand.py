@@ -10,9 +10,6 @@ from collections.abc import Sequence
 from toolkit.errors import UsageError
 from toolkit.specs import Prediction, Workload
 
-#: The busiest hour has this many times the mean rate, where nobody says.
-PEAK_FACTOR = 3.0
-
 
 def rate_of_users(users: int, requests_per_hour: float, peak_factor: float) -> float:
     """Return requests a second at the peak."""

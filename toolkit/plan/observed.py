@@ -31,7 +31,7 @@ COUNTS = {
 }
 #: Of what nobody can plan to the byte; beyond it a difference is worth a look.
 TOLERATED = 0.1
-UNITS = {"bytes": ("weights", "activations", "runtime_buffers", "decoder", "total", "kv_cache", "process")}
+IN_BYTES = {*SIZES, "process"}
 #: What a difference means, and what to do about it.
 MEANINGS = {
     "weights": "another format or other ranks than planned, or a tied head that is kept twice",
@@ -156,4 +156,4 @@ def compared(planned: Mapping[str, float], found: Mapping[str, float]) -> list[R
 
 def is_bytes(what: str) -> bool:
     """Return whether a figure is a size."""
-    return what in UNITS["bytes"]
+    return what in IN_BYTES
