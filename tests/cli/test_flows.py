@@ -198,8 +198,10 @@ def test_the_llm_api_needs_no_compiler(model, tmp_path):
 
 def test_an_engine_goes_over_with_its_name_limits_and_cache(model, adapter, tmp_path):
     options = ["--max-batch-size", 24, "--max-seq-len", 128, "--tp", 2, "--lora-dir", adapter, "--kv-cache", "fp8"]
-    document("build", model, "--gpu", "l4", "--quant", "fp8", *options, "-o", tmp_path / "e")
+    served = ["--kv-cache-fraction", 0.5, "--scheduler-policy", "max_utilization", "--max-queue-size", 9]
+    document("build", model, "--gpu", "l4", "--quant", "fp8", *options, *served, "-o", tmp_path / "e")
 
+    assert "no such setting: max_queue_size." in run("migrate", tmp_path / "e", "--dry-run").stderr
     shown = document("migrate", tmp_path / "e", "--dry-run")
     assert not (tmp_path / "e-llmapi").exists()
     made = document("migrate", tmp_path / "e")
@@ -220,6 +222,8 @@ def test_an_engine_goes_over_with_its_name_limits_and_cache(model, adapter, tmp_
         "max_seq_len": 128,
         "tensor_parallel_size": 2,
     }
+    assert settings["kv_cache_config"]["free_gpu_memory_fraction"] == 0.5
+    assert settings["scheduler_config"]["capacity_scheduler_policy"] == "MAX_UTILIZATION"
     assert settings["lora_config"]["lora_dir"] == ["lora/sql-v2"]
     assert (tmp_path / "e-llmapi/checkpoint/lora/sql-v2/adapter_config.json").is_file()
     described = json.loads((tmp_path / "e-llmapi/checkpoint/hf_quant_config.json").read_text())

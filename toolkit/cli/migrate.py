@@ -130,6 +130,7 @@ def need_same_weights(manifest: EngineManifest, source: ModelSource) -> None:
 def new_plan(old: BuildPlan, moved: Migration, source: ModelSource, release: str | None) -> BuildPlan:
     """Return the plan in the LLM API's flow; raises PlanInfeasible where the GPU or the release has no way."""
     from toolkit import gpus, models, plan, quant, releases
+    from toolkit.cli import repository_options
     from toolkit.cli.planning import need_kv_cache
     from toolkit.errors import PlanInfeasible
 
@@ -147,7 +148,10 @@ def new_plan(old: BuildPlan, moved: Migration, source: ModelSource, release: str
     made = dataclasses.replace(made, is_source_kept=converted.is_source_kept)
     planned = plan.make(made, target, moved.asked, recipes=quant.catalogue())
     need_kv_cache(planned)
-    return planned
+    settings, left = repository_options.moved(old.repository)
+    if left:
+        output.note(f"Left behind, the LLM API has no such setting: {', '.join(left)}.")
+    return repository_options.with_settings(planned, settings)
 
 
 def _other_way(target: Target, recipe: QuantRecipe, model: ModelSpec) -> str:

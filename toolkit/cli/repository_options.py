@@ -207,6 +207,23 @@ def with_settings(made: BuildPlan, settings: RepositorySettings) -> BuildPlan:
     return serving.with_repository(made, settings, flags)
 
 
+def moved(settings: RepositorySettings) -> tuple[RepositorySettings, list[str]]:
+    """Return what an engine's settings are for the LLM API, and the names of those that it has nothing for."""
+    there = {row["engine"]: row["llmapi"] for row in PARAMETERS.values() if "engine" in row and "llmapi" in row}
+    goes: dict[str, str] = {}
+    left = [f"instances of {model}" for model in settings.instances]
+    for model, values in settings.parameters.items():
+        for key, value in values.items():
+            if model == MODELS["engine"] and key in there:
+                is_policy = key == PARAMETERS["scheduler_policy"]["engine"]
+                goes[there[key]] = value.upper() if is_policy else value
+            else:
+                left.append(f"{model}.{key}")
+    queue = ("max_queue_size", "max_queue_delay_microseconds")
+    left += [name for name in queue if getattr(settings, name) is not None]
+    return RepositorySettings(parameters={MODELS["llmapi"]: goes} if goes else {}), left
+
+
 def _front(options: Mapping[str, Any], flow: str) -> str:
     name: str = (options.get("model_name") if flow == "llmapi" else None) or MODELS[flow]
     return name
