@@ -359,3 +359,5 @@ def test_every_parameter_of_a_release_is_listed():
     assert found["llm_api"]["stream_interval"] == {"takes": "integer"}
     shown = run("repo", "--parameters").stdout
     assert max(map(len, shown.splitlines())) <= 80
+    words = set(shown.split())
+    assert set(found["models"]["tensorrt_llm"]) <= words  # no name is broken

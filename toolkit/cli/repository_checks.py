@@ -141,8 +141,11 @@ def show_parameters(tag: str | None, *, as_json: bool) -> None:
         output.document({"release": release.name, "tensorrt_llm": version, "models": models, "llm_api": keys})
         return
     for role, title in ROLES.items():
-        rows = [
-            (key, one["takes"] if not one["set_by"] else f"set by {one['set_by']}", one["default"], one["meaning"])
-            for key, one in parameters.as_json(role, version).items()
-        ]
-        output.table(f"{title}, TensorRT-LLM {version}", ["parameter", "takes", "default", "meaning"], rows)
+        rows = [(key, _said(one)) for key, one in parameters.as_json(role, version).items()]
+        output.table(f"{title}, TensorRT-LLM {version}", ["parameter", "meaning"], rows)
+
+
+def _said(one: Mapping[str, str]) -> str:
+    """Return a parameter in words, in one cell: names must not be broken at 80 columns."""
+    takes = f"set by {one['set_by']}" if one["set_by"] else one["takes"]
+    return f"{one['meaning']} ({takes}{'; ' + one['default'] if one['default'] else ''})"
