@@ -120,7 +120,11 @@ def _its_state(served, monkeypatch):
     ("words", "code", "said"),
     [
         (("a", "--memory", "300MiB"), 3, "Error: The model 'a' takes "),
-        (("a", "b", "--memory", "700MiB", "--pin", "a"), 3, "with it beside a, pinned, the device would hold "),
+        (
+            ("a", "b", "--memory", "700MiB", "--pin", "a", "--kv-tokens", "64"),
+            3,
+            "with it beside a, pinned, the device would hold ",
+        ),
         (("a", "b"), 2, "Error: 2 models on one device need a limit.\nHint: --memory "),
         (("a", "--pin", "a"), 2, "Error: --pin is for several models on one device.\nHint: Add --memory"),
         (("a", "--memory", "2g", "--pin", "z"), 2, "Error: There is no model of this pool named 'z'."),
