@@ -13,7 +13,7 @@ from toolkit.errors import MissingError, UnknownName, UsageError
 from toolkit.serve import backend, libpython, starting
 from toolkit.serve.backend import Identity
 from toolkit.serve.backends import embedded
-from toolkit.specs import ServeSpec
+from toolkit.specs import ServeSpec, no_progress
 
 WHO = Identity(server_id="abc", secret="5ec2e7")
 SPEC = ServeSpec(name="x", repository="/r", backend="embedded", http_port=9000, grpc_port=9001, metrics_port=9002)
@@ -42,10 +42,10 @@ def test_the_backend_directory_is_made_once_in_the_cache_and_its_libraries_resol
     launch = chosen.launch(SPEC, WHO)
     assert not (tmp_path / "cache").exists()
 
-    chosen.prepare()
+    chosen.prepare(SPEC, no_progress)
     (made,) = (tmp_path / "cache/triton").glob("*-py*")  # a fetched libpython may lie beside it
     before = made.stat().st_mtime_ns
-    chosen.prepare()
+    chosen.prepare(SPEC, no_progress)
 
     (flag,) = [flag for flag in launch.argv if flag.startswith("--backend-directory=")]
     folder = Path(flag.partition("=")[2]) / "python"
@@ -107,7 +107,7 @@ def test_packages_that_the_stub_cannot_see_are_refused(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "192.168.1.5", "::", "example.org"])
 def test_an_address_that_others_can_reach_is_refused(host):
-    with pytest.raises(UsageError, match=r"listens on loopback only, not on .*older than the security floor"):
+    with pytest.raises(UsageError, match=r"can be reached from other machines, .*older than the security floor"):
         backend.pick("embedded").check(dataclasses.replace(SPEC, host=host))
 
 
