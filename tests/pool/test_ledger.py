@@ -37,8 +37,20 @@ def test_a_model_larger_than_the_limit_is_refused_with_its_parts(config_of, mode
         "The model 'b' takes 250 MiB (weights 220, 64 tokens of cache 10, activations 10, processes 10); with it the"
         " device would hold 250 MiB, and --memory is 200 MiB."
     )
-    assert refused.value.hint == "Give --memory 250MiB, or fewer tokens: --kv-tokens b=256."
+    assert refused.value.hint == "Give --memory 250MiB."
     assert refused.value.exit_code == 3
+
+
+def test_fewer_tokens_are_advised_where_they_are_enough_and_it_then_fits(config_of, model):
+    size = Size(weights_bytes=100 * MIB, kv_bytes=4096 * 32768, activation_bytes=0, runtime_bytes=0)
+    large = model("a", size=size, kv_tokens=4096, kv_bytes_per_token=32768)
+
+    with pytest.raises(PlanInfeasible) as refused:
+        ledger.need_to_fit(config_of(large))
+
+    assert refused.value.hint == "Give --memory 228MiB, or fewer tokens: --kv-tokens a=3200."
+    fitting = dataclasses.replace(size, kv_bytes=3200 * 32768)
+    ledger.need_to_fit(config_of(dataclasses.replace(large, size=fitting, kv_tokens=3200)))
 
 
 def test_a_model_must_fit_beside_what_is_pinned_and_the_others_need_not(config_of, model):

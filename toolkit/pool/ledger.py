@@ -10,6 +10,8 @@ from toolkit.pool.config import PoolConfig, PooledModel
 from toolkit.pool.lending import Entry
 
 MIB = 1 << 20
+#: Less cache than this is no advice.
+FEWEST_TOKENS = 1024
 
 
 def entries(config: PoolConfig) -> dict[str, Entry]:
@@ -45,9 +47,13 @@ def need_to_fit(config: PoolConfig) -> None:
         raise PlanInfeasible(
             f"The model {model.name!r} takes {sizes[model.name] // MIB} MiB ({_parts(model)}); with it{beside} the"
             f" device would hold {needed // MIB} MiB, and --memory is {config.memory_bytes // MIB} MiB.",
-            hint=f"Give --memory {-(-needed // MIB)}MiB, or fewer tokens: --kv-tokens {model.name}="
-            f"{max(256, model.kv_tokens // 2)}.",
+            hint=f"Give --memory {-(-needed // MIB)}MiB{_or_fewer_tokens(model, needed - config.memory_bytes)}.",
         )
+
+
+def _or_fewer_tokens(model: PooledModel, excess_bytes: int) -> str:
+    fitting = model.kv_tokens + -excess_bytes // model.kv_bytes_per_token
+    return f", or fewer tokens: --kv-tokens {model.name}={fitting}" if fitting >= FEWEST_TOKENS else ""
 
 
 def _parts(model: PooledModel) -> str:
