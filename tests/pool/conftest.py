@@ -59,7 +59,7 @@ def made_model(name, size_mib=100, **changes):
         weights_bytes=(size_mib - 30) * MIB, kv_bytes=10 * MIB, activation_bytes=10 * MIB, runtime_bytes=10 * MIB
     )
     settings = {"parts": (name,), "loaded": (name,), "artefact": f"sha-{name}", "kv_tokens": 64, "size": size}
-    return PooledModel(name=name, kv_bytes_per_token=1, **settings | changes)
+    return PooledModel(name=name, **{"kv_bytes_per_token": 1} | settings | changes)
 
 
 @pytest.fixture
