@@ -6,11 +6,14 @@ import io
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from toolkit.bench.latency import e2e_latency_ms, itl_ms, ttft_ms
 from toolkit.bench.summary import tokens_between
 from toolkit.specs import RequestRecord
+
+if TYPE_CHECKING:
+    from toolkit.bench.several import Row
 
 #: What matplotlib paints → what the page says instead.
 INK, GRID, FIRST, SECOND, THIRD, BAD = "#010101", "#020202", "#030303", "#040404", "#050505", "#060606"
@@ -78,6 +81,53 @@ def draw(records: Sequence[RequestRecord], *, duration_s: float) -> list[Plot]:
         ),
         _plot("tokens", "Tokens per request", "How many requests had so many tokens.", _tokens(ok)),
     ]
+
+
+def draw_several(rows: Sequence[Row]) -> list[Plot]:
+    """Return throughput against latency over several runs; nothing where none has both."""
+    shown = [row for row in rows if row.itl_p50_ms is not None and row.ttft_p95_ms is not None]
+    if not shown:
+        return []
+    speed = "What one user gets against what the server gives: up and to the right is better."
+    wait = "How long the slowest twentieth waits for its first text, at so many tokens per second."
+    return [
+        _plot("pareto", "Speed of one answer against throughput", speed, _pareto(shown)),
+        _plot("ttft", "Waiting against throughput", wait, _waiting(shown)),
+    ]
+
+
+def _pareto(rows: Sequence[Row]) -> Callable[[Any], None]:
+    def paint(figure: Any) -> None:
+        axes = figure.subplots()
+        points = [(row.tokens_per_s, 1000 / row.itl_p50_ms, row) for row in rows if row.itl_p50_ms]
+        front = sorted((x, y) for x, y, row in points if row.is_on_front)
+        axes.plot([x for x, _ in front], [y for _, y in front], color=FIRST, linewidth=1.5, label="the front")
+        _named(axes, [(x, y, row.name) for x, y, row in points], THIRD)
+        axes.set_ylabel("tokens/s of one answer (1 / ITL p50)")
+        axes.set_xlabel("output tokens/s of the server")
+        axes.set_ylim(bottom=0)
+        axes.legend(loc="lower left", bbox_to_anchor=(0, 1))
+
+    return paint
+
+
+def _waiting(rows: Sequence[Row]) -> Callable[[Any], None]:
+    def paint(figure: Any) -> None:
+        axes = figure.subplots()
+        _named(axes, [(row.tokens_per_s, row.ttft_p95_ms or 0.0, row.name) for row in rows], SECOND)
+        axes.set_yscale("log")
+        axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
+        axes.set_ylabel("TTFT p95, ms, logarithmic")
+        axes.set_xlabel("output tokens/s of the server")
+
+    return paint
+
+
+def _named(axes: Any, points: Sequence[tuple[float, float, str]], colour: str) -> None:
+    axes.scatter([x for x, _, _ in points], [y for _, y, _ in points], s=28, color=colour, linewidths=0)
+    for x, y, name in points:
+        axes.annotate(name, (x, y), xytext=(5, 4), textcoords="offset points", fontsize=8, color=INK)
+    axes.margins(x=0.15)
 
 
 def _cut(records: Sequence[RequestRecord]) -> str:

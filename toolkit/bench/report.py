@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -56,10 +57,11 @@ def load_said(profile: dict[str, Any]) -> str:
     """Return the load in a line."""
     amount = f"{profile['duration_s']:g} s" if profile["requests"] is None else f"{profile['requests']} requests"
     way = "streaming" if profile["is_streaming"] else "not streaming"
-    return ", ".join([amount, _shape_said(profile), *_contents_said(profile), way])
+    return ", ".join([amount, shape_said(profile), *_contents_said(profile), way])
 
 
-def _shape_said(profile: dict[str, Any]) -> str:
+def shape_said(profile: Mapping[str, Any]) -> str:
+    """Return when requests were sent, in a few words."""
     cap = f", at most {profile['concurrency']} in flight" if profile["is_capped"] else ""
     if profile["arrival"] == "trace":
         return f"the times of a trace{cap}"

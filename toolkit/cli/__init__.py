@@ -38,6 +38,7 @@ COMMANDS = {
     "infer": "Ask a server one thing.",
     "chat": "Talk with what is served.",
     "bench": "Load-test a server and write a report.",
+    "report": "Put load tests on one page.",
     "compare": "Say what changed between two load tests.",
     "calibrate": "Measure what this card reaches, for every plan after.",
     "doctor": "Look at what this machine can do, and what to install.",
