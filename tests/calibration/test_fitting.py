@@ -102,6 +102,17 @@ def test_a_card_s_own_constants_replace_those_of_its_architecture():
     assert found.bandwidth_gb_per_s == pytest.approx(600, rel=0.15)
 
 
+def test_points_of_a_busy_machine_that_fit_together_badly_are_fitted_all_the_same():
+    measured = ((1, 64, 10.6, 406.0, 73.9), (4, 64, 11.1, 1770.0, 266.0), (1, 300, 2.3, 4706.0, 154.7))
+    points = [
+        CalibrationPoint(concurrency=load, isl=isl, osl=16, output_tps=tps, ttft_ms=ttft, tpot_ms=gap)
+        for load, isl, tps, ttft, gap in measured
+    ]
+    found = fitted(cpu_setup(), points)
+    assert found.log_sd > 0.1
+    assert worst_error(cpu_setup(), found, points) < 1
+
+
 def test_one_point_is_refused():
     with pytest.raises(UsageError, match="1 point cannot tell three constants apart"):
         fitted(cpu_setup(), list(simulated(cpu_setup(), truth()))[:1])

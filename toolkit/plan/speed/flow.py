@@ -13,6 +13,8 @@ from toolkit.plan.speed.steps import Step, parts_of
 from toolkit.specs import ServerSetup, Speculation, Workload
 
 KV_CACHE, BATCH_SIZE, NUM_TOKENS = "kv_cache", "batch_size", "num_tokens"
+#: Of the mean step, what a step without prompts takes at least.
+LEAST_GAP = 0.25
 #: An open loop that offers more than the server takes builds a queue; its wait is told for so long a peak.
 OVERLOAD_S = 60.0
 
@@ -143,8 +145,10 @@ def steady(line: Line, in_flight: float) -> Flow:
     step_s = sum(parts.values())
     steps = line.workload.osl / line.accepted
     request_s = steps * step_s  # in the server; by Little's law, whatever its parts
-    ttft_s = min(_first_token_s(line, in_flight, step_s), request_s)
     gaps = max(1.0, line.workload.osl - 1.0)
+    # Prompts that come in a burst may not take the time of the other tokens, which still pass their steps.
+    latest_s = request_s - gaps * step_s / line.accepted * LEAST_GAP if line.workload.osl > 1 else request_s
+    ttft_s = min(_first_token_s(line, in_flight, step_s), latest_s)
     tpot_s = (request_s - ttft_s) / gaps if line.workload.osl > 1 else step_s
     return Flow(
         in_flight=in_flight,
@@ -170,7 +174,7 @@ def _first_token_s(line: Line, in_flight: float, step_s: float) -> float:
         prompt_pairs=line.pairs / pieces * (1.0 + beside),
         checked=line.checked,
     )
-    reading = pieces * sum(parts_of(line.shape, line.rates, step).values())
+    reading = pieces * sum(parts_of(line.shape, line.rates, step).values()) * bend_at(line.bends, in_flight)
     return reading + min(1.0, others) * step_s / 2
 
 
