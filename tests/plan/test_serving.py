@@ -1,4 +1,4 @@
-"""What a plan says about serving: instances, queues, and windows that repeat over the layers as the backend reads them."""
+"""What a plan says about serving: instances, queues, and windows that repeat over the layers."""
 
 import dataclasses
 
