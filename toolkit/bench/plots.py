@@ -105,7 +105,7 @@ def _pareto(rows: Sequence[Row]) -> Callable[[Any], None]:
         _named(axes, [(x, y, row.name) for x, y, row in points], THIRD)
         axes.set_ylabel("tokens/s of one answer (1 / ITL p50)")
         axes.set_xlabel("output tokens/s of the server")
-        axes.set_ylim(bottom=0)
+        axes.set_ylim(0, 1.2 * max(y for _, y, _ in points))
         axes.legend(loc="lower left", bbox_to_anchor=(0, 1))
 
     return paint
@@ -116,7 +116,9 @@ def _waiting(rows: Sequence[Row]) -> Callable[[Any], None]:
         axes = figure.subplots()
         _named(axes, [(row.tokens_per_s, row.ttft_p95_ms or 0.0, row.name) for row in rows], SECOND)
         axes.set_yscale("log")
-        axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
+        for formatted in (axes.yaxis.set_major_formatter, axes.yaxis.set_minor_formatter):
+            formatted(lambda value, _: f"{value:g}")
+        axes.margins(y=0.2)
         axes.set_ylabel("TTFT p95, ms, logarithmic")
         axes.set_xlabel("output tokens/s of the server")
 
