@@ -25,7 +25,11 @@ def tables():
         sys.argv = arguments
     finally:
         sys.path.remove(str(BENCHMARKS))
-    parts = re.split(r"^(leave one .*? out|one sequence, .*? out|latencies under a rate, nothing fitted)\b.*$", said.getvalue(), flags=re.MULTILINE)
+    parts = re.split(
+        r"^(leave one .*? out|one sequence, .*? out|latencies under a rate, nothing fitted)\b.*$",
+        said.getvalue(),
+        flags=re.MULTILINE,
+    )
     return dict(zip(parts[1::2], parts[2::2], strict=True))
 
 
