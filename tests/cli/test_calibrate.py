@@ -148,6 +148,7 @@ def test_a_live_server_is_measured_under_each_load(built, scripted, monkeypatch)
     points = command._measured(end, from_json(BuildPlan, engine.manifest_of(built).plan))
     assert [(point.concurrency, point.osl) for point in points] == [(1, 16), (2, 16)]
     for point in points:
-        assert point.tpot_ms >= 5
+        # The timetable is absolute: a first token that comes late is made up for by the others.
         assert point.ttft_ms >= 20
+        assert point.ttft_ms + 15 * point.tpot_ms >= 95
         assert point.output_tps <= point.concurrency * 16 / 0.095
