@@ -40,7 +40,7 @@ class Guides:
     def _tried(self, kind: str, guide: str) -> str:
         if self.checker is None or self.checker.poll() is not None:
             self.checker = self._started()
-            if self._answer("json", "", START_TIMEOUT_S):
+            if self._answer("json", "", START_TIMEOUT_S) != "":
                 raise RuntimeError("grammars cannot be checked on this machine")
         answer = self._answer(kind, guide, TIMEOUT_S)
         return f"it takes more than {TIMEOUT_S:g} s to prepare." if answer is None else answer
