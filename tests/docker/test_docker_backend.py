@@ -112,13 +112,13 @@ def test_a_container_serves_with_the_least_it_needs_and_comes_back_when_it_is_ki
         }
 
     container.kill()
-    until(lambda: status().state != "ready", timeout_s=5)
+    until(lambda: status().state != "ready", timeout_s=15)
     until(lambda: status().state == "ready")
     assert (status().restarts, ask(endpoint)) == (1, first)
     assert "container ended by SIGKILL." in status().last_failure  # seen at the daemon, or told by who runs it
 
     os.kill(status().endpoint.pid, signal.SIGKILL)
-    until(lambda: status().state != "ready", timeout_s=5)
+    until(lambda: status().state != "ready", timeout_s=15)
     until(lambda: status().state == "ready")
     assert (status().restarts, ask(endpoint)) == (2, first)
     assert len(containers_of(docker_daemon, server_id)) == 1
@@ -136,7 +136,7 @@ def test_a_stop_cleans_up_after_a_server_whose_every_process_was_killed(docker_d
     server_id = records.read("boxed").server_id
     for one in processes.marked(MARKER, server_id):
         os.kill(one.pid, signal.SIGKILL)
-    until(lambda: status().state == "dead", timeout_s=5)
+    until(lambda: status().state == "dead", timeout_s=15)
     assert len(containers_of(docker_daemon, server_id)) == 1
 
     stopped = serve.stop("boxed")
