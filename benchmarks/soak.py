@@ -132,6 +132,7 @@ class Soak:
     async def over_grpc(self, prompt: str, tokens: int, *, leave_after: int = 0) -> str:
         """Return the text of a stream; leave in the middle where that is asked for."""
         self.ids += 1
+        request_id = f"soak-{self.ids}"  # of its own: an id that two share stops neither
         inputs = [
             tensor("text_input", prompt, "BYTES"),
             tensor("max_tokens", tokens, "INT32"),
@@ -143,7 +144,7 @@ class Soak:
                 "model_name": "ensemble",
                 "inputs": inputs,
                 "outputs": [triton.InferRequestedOutput("text_output")],
-                "request_id": f"soak-{self.ids}",
+                "request_id": request_id,
                 "enable_empty_final_response": True,
             }
 

@@ -102,9 +102,9 @@ def words_of(tensors: dict[str, np.ndarray], name: str, row: int) -> list[list[i
 
 
 def _sequences(tensors: dict[str, np.ndarray], row: int, limits: Limits) -> int:
-    count = max(1, int(_value(tensors, "num_return_sequences", row, 1)))
-    if count > limits.max_sequences:
-        raise Refused(f"num_return_sequences is {count}; it may be {limits.max_sequences}.")
+    count = int(_value(tensors, "num_return_sequences", row, 1))
+    if not 1 <= count <= limits.max_sequences:
+        raise Refused(f"num_return_sequences is {count}; it may be 1 to {limits.max_sequences}.")
     return count
 
 
