@@ -249,10 +249,13 @@ def test_ctrl_c_stops_the_answer_and_not_the_conversation(url, typist, tmp_path)
     chat.until("word word")
     chat.process.send_signal(signal.SIGINT)
     chat.until("Stopped.")
+    chat.until(PROMPT, times=2)
     chat.type(f"/save {tmp_path}/said.json")
     chat.until("Saved to")
+    chat.until(PROMPT, times=3)
     chat.type("/nothing")
     chat.until("/nothing means nothing here.")
+    chat.until(PROMPT, times=4)
     chat.type("/quit")
     assert chat.process.wait(30) == 0
     user, assistant = json.loads((tmp_path / "said.json").read_text())["messages"]
@@ -269,5 +272,6 @@ def test_a_refused_turn_does_not_end_the_conversation(url, typist):
         chat.until(PROMPT, times=times + 1)
     chat.type("/reset")
     chat.until("Begun again.")
+    chat.until(PROMPT, times=5)  # before it the terminal would take Ctrl-D itself
     os.write(chat.leader, b"\x04")
     assert chat.process.wait(30) == 0
