@@ -75,6 +75,28 @@ def test_a_streamed_chat_is_the_whole_one_piece_by_piece(client, script):
     assert {chunk.object for chunk in chunks} == {"chat.completion.chunk"}
 
 
+@pytest.mark.parametrize("model", ["demo", "nvidia"])
+def test_each_chunk_has_its_choices_counts_so_far_where_they_are_asked_for(client, script, model):
+    options = {"include_usage": True, "continuous_usage_stats": True}
+    settings = {"stream": True, "stream_options": options}
+    pieces = list(client.completions.create(model=model, prompt=script("a", "b", "c"), n=2, **settings))
+    chunks = list(chat(client, script("a", "b"), **settings))
+
+    for index in (0, 1):
+        counts = [one.usage for one in pieces if one.choices and one.choices[0].index == index]
+        assert [(one.prompt_tokens, one.completion_tokens, one.total_tokens) for one in counts] == [
+            (7, 1, 8),
+            (7, 2, 9),
+            (7, 3, 10),
+            (7, 3, 10),
+        ]
+    assert (pieces[-1].choices, pieces[-1].usage.completion_tokens) == ([], 6)
+    assert [chunk.usage.completion_tokens for chunk in chunks] == [0, 1, 2, 2, 2]
+    alone = {"include_usage": False, "continuous_usage_stats": True}
+    silent = ask(client, script("a"), stream=True, stream_options=alone)
+    assert {chunk.usage for chunk in silent} == {None}
+
+
 def test_tokens_that_a_backend_counts_by_message_are_added_up(client, script):
     prompt = script("a", "b", "c")
     for limit, reason in ((3, "length"), (4, "stop")):

@@ -40,6 +40,7 @@ class Ask:
     stops: tuple[str, ...]
     is_stream: bool
     has_usage: bool  # a stream ends with token counts
+    has_running_usage: bool  # and each of its events has those of its choice so far
     has_echo: bool
     seed: int
     sampling: Mapping[str, int | float] = field(default_factory=dict)  # by the names of Triton's tensors
@@ -89,6 +90,8 @@ def chat(fields: Fields) -> Ask:
 
 def _ask(fields: Fields, **of_its_kind: Any) -> Ask:
     is_stream = flag(fields, "stream")
+    options = known.stream_options(fields, is_stream=is_stream)
+    has_usage, is_running = flag(options, "include_usage"), flag(options, "continuous_usage_stats")
     seed = number(fields, "seed")
     ask = Ask(
         **{"has_echo": False, **of_its_kind},
@@ -96,7 +99,8 @@ def _ask(fields: Fields, **of_its_kind: Any) -> Ask:
         n=number(fields, "n", 1),
         stops=known.stops(fields),
         is_stream=is_stream,
-        has_usage=known.wants_usage(fields, is_stream=is_stream),
+        has_usage=has_usage,
+        has_running_usage=has_usage and is_running,
         # The engine's own default is a fixed seed: the same answer each time is not what chance was asked for.
         seed=secrets.randbits(63) if seed is None else seed % 2**64,
         sampling=_sampling(fields),

@@ -14,7 +14,7 @@ from toolkit.gateway.exchange import EVENTS, Exchange
 from toolkit.gateway.fields import Fields
 from toolkit.gateway.serving import Endpoint, Gateway, Seen
 from toolkit.gateway.triton import Described
-from toolkit.gateway.wire import DONE, Choice, Wire
+from toolkit.gateway.wire import DONE, Choice, Usage, Wire
 
 
 class TextEndpoint(Endpoint):
@@ -44,7 +44,7 @@ class TextEndpoint(Endpoint):
         answer_id = f"{self._prefix}-{uuid.uuid4().hex}"
         fingerprint = self.gateway.fingerprint(ask.model)
         wire = Wire(ask, answer_id=answer_id, created=int(time.time()), fingerprint=fingerprint)
-        answer = Streamed(exchange, ask, wire) if ask.is_stream else Whole(ask, wire)
+        answer = Streamed(exchange, ask, wire, progress) if ask.is_stream else Whole(ask, wire)
         triton = self.gateway.triton
         await answering.generate(triton, model, ask, request_id=answer_id, progress=progress, show=answer.show)
         return await answer.last(progress)
@@ -73,21 +73,29 @@ class Whole:
 class Streamed:
     """An answer in events. It begins with the first text: until then an error still has its status."""
 
-    def __init__(self, exchange: Exchange, ask: Ask, wire: Wire) -> None:
-        self._exchange, self._ask, self._wire = exchange, ask, wire
+    def __init__(self, exchange: Exchange, ask: Ask, wire: Wire, progress: Progress) -> None:
+        self._exchange, self._ask, self._wire, self._progress = exchange, ask, wire, progress
         self._opened: set[int] = set()
 
     async def show(self, index: int, text: str) -> None:
         """Send a piece."""
         opening = b"" if index in self._opened else await self._open(index)
-        await self._exchange.piece(opening + self._wire.piece(index, text))
+        await self._exchange.piece(opening + self._wire.piece(index, text, self._usage(index)))
 
     async def _open(self, index: int) -> bytes:
         self._opened.add(index)
         if not self._exchange.is_begun:
             await self._exchange.begin(200, EVENTS)
         echo = echoed(self._ask, index)
-        return self._wire.opening(index) + (self._wire.piece(index, echo) if echo else b"")
+        usage = self._usage(index, is_begun=False)
+        return self._wire.opening(index, usage) + (self._wire.piece(index, echo, usage) if echo else b"")
+
+    def _usage(self, index: int, *, is_begun: bool = True) -> Usage | None:
+        """Return a choice's token counts so far, where they are asked for."""
+        if not self._ask.has_running_usage:
+            return None
+        choice = self._progress.choices[index]
+        return Usage(input_tokens=choice.input_tokens, output_tokens=choice.output_tokens if is_begun else 0)
 
     async def last(self, progress: Progress) -> bytes:
         """Return the events at the end."""
@@ -95,7 +103,7 @@ class Streamed:
         for index, choice in enumerate(progress.choices):
             if index not in self._opened:
                 events.append(await self._open(index))
-            events.append(self._wire.ending(index, choice.finish_reason))
+            events.append(self._wire.ending(index, choice.finish_reason, self._usage(index)))
         events += [self._wire.usage(progress.usage)] if self._ask.has_usage else []
         return b"".join((*events, DONE))
 

@@ -49,24 +49,29 @@ class Wire:
         # Chats carry their text in an object of its own.
         opening, closing = (b'"delta": {"content": ', b"}") if ask.is_chat else (b'"text": ', b"")
         self._middle = b", " + opening
-        self._after = closing + b', "logprobs": null, "finish_reason": null}]' + self._close
+        self._after = closing + b', "logprobs": null, "finish_reason": null}]'
         self._last = b', "logprobs": null, "finish_reason": '
 
-    def opening(self, index: int) -> bytes:
+    def opening(self, index: int, usage: Usage | None = None) -> bytes:
         """Return a chat's first event, which says who speaks; completions have none."""
         if not self._is_chat:
             return b""
         delta = b', "delta": {"role": "assistant", "content": ""}'
-        return self._choice(index) + delta + self._last + b"null}]" + self._close
+        return self._choice(index) + delta + self._last + b"null}]" + self._closed(usage)
 
-    def piece(self, index: int, text: str) -> bytes:
+    def piece(self, index: int, text: str, usage: Usage | None = None) -> bytes:
         """Return the event of a piece of text."""
-        return self._choice(index) + self._middle + json.dumps(text).encode() + self._after
+        return self._choice(index) + self._middle + json.dumps(text).encode() + self._after + self._closed(usage)
 
-    def ending(self, index: int, finish_reason: str) -> bytes:
+    def ending(self, index: int, finish_reason: str, usage: Usage | None = None) -> bytes:
         """Return a choice's last event."""
         empty = b', "delta": {}' if self._is_chat else b', "text": ""'
-        return self._choice(index) + empty + self._last + json.dumps(finish_reason).encode() + b"}]" + self._close
+        reason = json.dumps(finish_reason).encode()
+        return self._choice(index) + empty + self._last + reason + b"}]" + self._closed(usage)
+
+    def _closed(self, usage: Usage | None) -> bytes:
+        """Return an event's end, with the token counts so far where there are any."""
+        return self._close if usage is None else b', "usage": %b}\n\n' % json.dumps(usage.document()).encode()
 
     def _choice(self, index: int) -> bytes:
         return b'%b[{"index": %d' % (self._prefix, index)
