@@ -42,7 +42,7 @@ ROOMS_ALLOWED = {
     "serve": FLOOR | {"files", "hashes", "verifying", "registry", "containers", "processes", "templating", "workspace"},
     "pool": FLOOR | {"files", "processes"},
     "gateway": FLOOR | {"files", "pool"},
-    "bench": FLOOR | {"files", "registry", "templating"},
+    "bench": FLOOR | {"files", "registry", "templating", "monitoring"},
     "monitoring": FLOOR | {"files", "registry", "templating"},
     "talk": FLOOR | {"bench"},  # one request, through the load tester's own clients
     "repository": FLOOR | {"files", "registry", "templating"},

@@ -16,6 +16,7 @@ from typing import Any
 
 from toolkit.bench import workload
 from toolkit.bench.answer import Answer, ClientLeft, SendFailed
+from toolkit.bench.observing import Observer
 from toolkit.bench.runs import Run, Snapshot, Watch, unwatched
 from toolkit.bench.session import Arrival, Ask, Session
 from toolkit.errors import ServerError
@@ -273,8 +274,11 @@ async def measured(
     started_at = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="milliseconds")
     cpu_s = time.process_time()
     load = Load(profile, session, arrival, step="load test")
+    observer = Observer(profile.metrics_url)
+    observer.start()
     await _phase(load, report, watch)
     cpu_s, duration_s = time.process_time() - cpu_s, max(load.now(), 1e-9)
+    observed = observer.stop()
     later = None if load.stop_reason else await session.statistics()
     models = (
         {name: counts.since(earlier[name]) if name in earlier else counts for name, counts in later.items()}
@@ -294,6 +298,7 @@ async def measured(
         client_cpu_s=cpu_s,
         is_input_counted=session.facts.has_input_count,
         server={**to_json(session.facts), "models": to_json(models)},
+        observed=observed,
     )
 
 

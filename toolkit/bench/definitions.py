@@ -59,6 +59,11 @@ DEFINITIONS = {
     "mean_in_flight": ("requests", "Requests in flight, averaged over the duration, from the client's own counter."),
     "client": ("share", "CPU time of the load tester, and its share of one core."),
     "server": ("s, requests", "What the server's own statistics counted during the run, by model."),
+    "server_metrics": (
+        "",
+        "The server's own metrics, read every second of the run: requests, KV cache, tokens, GPU. Null: not exported.",
+    ),
+    "limited_by": ("", "What more than half of these samples, or the client's own figures, show to be short."),
     "valid": ("", "False when a warning says why the numbers should not be trusted or compared."),
 }
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -59,8 +59,10 @@ class Plot:
     svg: str
 
 
-def draw(records: Sequence[RequestRecord], *, duration_s: float) -> list[Plot]:
-    """Return every figure that the records have data for; none where nothing succeeded."""
+def draw(
+    records: Sequence[RequestRecord], *, duration_s: float, samples: Sequence[Mapping[str, Any]] = ()
+) -> list[Plot]:
+    """Return every figure that there is data for; none where nothing succeeded."""
     ok = [record for record in records if record.outcome == "ok" and record.first_token_s is not None]
     if not ok:
         return []
@@ -80,7 +82,42 @@ def draw(records: Sequence[RequestRecord], *, duration_s: float) -> list[Plot]:
             _timeline(records),
         ),
         _plot("tokens", "Tokens per request", "How many requests had so many tokens.", _tokens(ok)),
+        *_server(samples),
     ]
+
+
+#: What the server says of itself → how it is drawn; panels without data are left out.
+SERVER_PANELS = (
+    ("requests_active", "in flight", FIRST, 1.0),
+    ("requests_waiting", "waiting", BAD, 1.0),
+    ("kv_fraction", "KV cache, %", SECOND, 100.0),
+    ("gpu_utilization", "GPU, %", THIRD, 100.0),
+    ("gpu_power_w", "power, W", THIRD, 1.0),
+)
+
+
+def _server(samples: Sequence[Mapping[str, Any]]) -> list[Plot]:
+    known = [panel for panel in SERVER_PANELS if any(one[panel[0]] is not None for one in samples)]
+    if len(samples) < 2 or not known:
+        return []
+    said = "The server's own metrics while it was loaded."
+    return [_plot("server", "What the server said", said, _server_panels(samples, known))]
+
+
+def _server_panels(
+    samples: Sequence[Mapping[str, Any]], panels: Sequence[tuple[str, str, str, float]]
+) -> Callable[[Any], None]:
+    def paint(figure: Any) -> None:
+        figure.set_figheight(1.1 + 1.1 * len(panels))
+        rows = figure.subplots(len(panels), 1, sharex=True, squeeze=False)[:, 0]
+        for axes, (name, label, colour, factor) in zip(rows, panels, strict=True):
+            points = [(one["t_s"], factor * one[name]) for one in samples if one[name] is not None]
+            axes.plot([x for x, _ in points], [y for _, y in points], color=colour, linewidth=1.5)
+            axes.set_ylabel(label)
+            axes.set_ylim(0, 1.15 * max(y for _, y in points) or 1.0)
+        rows[-1].set_xlabel("seconds since the start")
+
+    return paint
 
 
 def draw_several(rows: Sequence[Row]) -> list[Plot]:

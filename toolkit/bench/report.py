@@ -97,4 +97,5 @@ def _headline(document: Any, key: str, label: str, digits: int) -> tuple[str, st
 def _plots(report: BenchReport) -> list[Any]:
     from toolkit.bench import plots
 
-    return list(plots.draw(report.records, duration_s=report.document["duration_s"]))
+    samples = report.document.get("server_metrics", {}).get("samples", [])
+    return list(plots.draw(report.records, duration_s=report.document["duration_s"], samples=samples))

@@ -23,6 +23,7 @@ class Run:
     client_cpu_s: float = 0.0
     is_input_counted: bool = True  # False: input_tokens are what was asked for
     server: Mapping[str, Any] = field(default_factory=dict)
+    observed: Mapping[str, Any] = field(default_factory=dict)  # of observing.Observer
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,12 +7,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from toolkit import __version__
-from toolkit.bench import definitions, price, slo, validity
+from toolkit.bench import definitions, observing, price, slo, validity
 from toolkit.bench.latency import LATENCIES, distribution, percentiles_with_failures
 from toolkit.bench.runs import Run
 from toolkit.specs import BenchReport, RequestRecord, to_json
 
 SCHEMA_VERSION = 1
+NOT_OBSERVED: dict[str, Any] = {"url": "", "problem": "", "samples": [], "peak": {}}
 
 
 def summarise(run: Run, environment: Mapping[str, Any]) -> BenchReport:
@@ -29,6 +30,7 @@ def summarise(run: Run, environment: Mapping[str, Any]) -> BenchReport:
         "profile": _profile(run),
         "environment": dict(environment),
         "server": dict(run.server),
+        "server_metrics": dict(run.observed) or NOT_OBSERVED,
         "client": {"cpu_s": run.client_cpu_s, "cpu_share": run.client_cpu_s / run.duration_s},
         "duration_s": run.duration_s,
         "mean_in_flight": run.mean_in_flight,
@@ -48,6 +50,7 @@ def summarise(run: Run, environment: Mapping[str, Any]) -> BenchReport:
     }
     document |= _objectives(run)
     reasons = validity.invalid_because(run, document["send_lag_ms"])
+    document["limited_by"] = observing.limited_by(document)
     document |= {"valid": not reasons, "warnings": reasons + validity.doubts(run, document)}
     return BenchReport(document=document, records=run.records)
 

@@ -55,6 +55,8 @@ def doubts(run: Run, document: Mapping[str, Any]) -> list[str]:
         _uncounted_input(run),
         _littles_law(run),
         _busy_client(document),
+        _other_clients(run),
+        _unread_metrics(run),
     )
     return [sentence for sentence in found if sentence]
 
@@ -99,3 +101,20 @@ def _busy_client(document: Mapping[str, Any]) -> str | None:
     if share <= BUSY_CLIENT_SHARE:
         return None
     return f"The load tester used {share:.0%} of a core: it may be what limits the throughput."
+
+
+def _other_clients(run: Run) -> str | None:
+    """Compare the server's count of requests with the client's; what was cancelled may count either way."""
+    counted = ((run.server.get("models") or {}).get(run.profile.model) or {}).get("requests")
+    if counted is None or run.is_interrupted or run.stop_reason:
+        return None
+    ended = sum(record.outcome == "ok" for record in run.records)
+    if ended <= counted <= len(run.records):
+        return None
+    said = f"The server counted {counted} requests to {run.profile.model}, the client {len(run.records)}"
+    return f"{said}: who else asked it?"
+
+
+def _unread_metrics(run: Run) -> str | None:
+    problem = run.observed.get("problem")
+    return f"The server's metrics could not be read throughout: {problem}" if problem else None

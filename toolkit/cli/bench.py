@@ -87,6 +87,7 @@ LATENCIES = (
 @click.option(
     "--find-max", type=click.Choice(["concurrency", "rate"]), help="Search the highest that meets every --slo."
 )
+@click.option("--metrics-url", help="Where its Prometheus metrics are; known for servers of `trtk serve`.")
 @click.option("--price", help="What the server costs: 0.35EUR/h.")
 @click.option("-o", "--output", "folder", type=click.Path(file_okay=False, path_type=Path), help="The report's folder.")
 @output.json_option
@@ -133,7 +134,7 @@ def profile_from(options: Mapping[str, Any]) -> LoadProfile:
     concurrency, requests = shape["concurrency"], options["requests"]
     if not requests and not options["duration"]:
         requests = len(trace) or DEFAULT_REQUESTS_PER_SLOT * concurrency
-    url = options["url"] or reaching.triton_url(reaching.ready_server())
+    url, metrics_url = reaching.url_and_metrics(options["url"], options["metrics_url"])
     return LoadProfile(
         **shape,
         url=url,
@@ -151,6 +152,7 @@ def profile_from(options: Mapping[str, Any]) -> LoadProfile:
         prompts=prompts.read(options["prompts"]) if options["prompts"] else (),
         timeout_s=options["timeout"],
         seed=options["seed"],
+        metrics_url=metrics_url,
         slos=slos,
         price=options["price"],
     )

@@ -68,7 +68,7 @@ def find_max(ctx: click.Context, profile: LoadProfile, what: str, *, folder: Pat
 def _row(one: Any, report: Mapping[str, Any]) -> dict[str, Any]:
     row = dataclasses.asdict(one)
     row["excess"] = row["excess"] if row["excess"] != float("inf") else None
-    names = ("output_token_throughput_tps", "request_throughput_rps", "goodput_rps", "valid")
+    names = ("output_token_throughput_tps", "request_throughput_rps", "goodput_rps", "limited_by", "valid")
     return row | {name: report[name] for name in names} | {"slo": report["slo"]}
 
 
@@ -100,6 +100,10 @@ def _show(document: dict[str, Any], folder: Path) -> None:
     ]
     output.table("the search", columns, rows, right=columns[:-1])
     output.text(_sentence(document, unit))
+    if beyond := [one for one in document["tried"] if not one["is_met"]]:
+        first = min(beyond, key=lambda one: one["load"])
+        why = ", ".join(first["limited_by"]) or "nothing that the server's metrics or the client show"
+        output.text(f"At {first['load']:g} {unit}: {why}.")
     output.text(f"reports  {folder}")
 
 

@@ -42,6 +42,21 @@ def triton_url(endpoint: Endpoint) -> str:
     return f"grpc://{endpoint.grpc_url}" if has_grpc else endpoint.http_url
 
 
+def url_and_metrics(url: str | None, metrics_url: str | None) -> tuple[str, str]:
+    """Return what to load-test, and where its metrics are: those of the server that trtk started, where it is that."""
+    if url is None:
+        endpoint = ready_server()
+        return triton_url(endpoint), metrics_url or endpoint.metrics_url
+    if metrics_url is None:
+        from toolkit import serve
+
+        for status in serve.running():
+            urls = (f"grpc://{status.endpoint.grpc_url}", status.endpoint.http_url, *openai_urls(status.endpoint))
+            if url.removeprefix("openai+").rstrip("/") in urls:
+                return url, status.endpoint.metrics_url
+    return url, metrics_url or ""
+
+
 def url_to_ask(endpoint: Endpoint) -> str:
     """Return where a person's question goes: Triton, but where its models come and go, who brings them."""
     pooled = openai_urls(endpoint) if endpoint.spec.is_pool else ()

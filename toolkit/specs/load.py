@@ -55,6 +55,7 @@ class LoadProfile:
     burstiness: float = 1.0  # gamma: the coefficient of variation of the gaps; 1 is Poisson
     is_capped: bool = False  # open loop: a request that would be one too many waits, and its clock runs
     ramp_s: float = 0.0  # closed loop: the slots begin evenly over so many seconds
+    metrics_url: str = ""  # where the server's metrics are read meanwhile; empty: they are not
     slos: tuple[str, ...] = ()  # ttft=500ms@p95
     price: str | None = None  # 0.35EUR/h
 
