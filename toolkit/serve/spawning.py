@@ -24,6 +24,7 @@ def spawn(argv: Sequence[str], environment: Mapping[str, str], *, log: Path, std
                 (os.POSIX_SPAWN_DUP2, source, 0),
                 (os.POSIX_SPAWN_DUP2, output, 1),
                 (os.POSIX_SPAWN_DUP2, output, 2),
+                *((os.POSIX_SPAWN_CLOSE, descriptor) for descriptor in _inherited()),
             ],
             setsid=True,
             setsigdef=[signal.SIGPIPE, signal.SIGINT, signal.SIGTERM, signal.SIGHUP],
@@ -32,3 +33,16 @@ def spawn(argv: Sequence[str], environment: Mapping[str, str], *, log: Path, std
         os.close(output)
         os.close(source)
     return processes.process(pid) or Process(pid=pid, start_ticks=0)
+
+
+def _inherited() -> list[int]:
+    """Return what the shell left open for this process: a lock among it would be held as long as the server lives."""
+    found = []
+    for descriptor in (int(entry.name) for entry in Path("/proc/self/fd").iterdir()):
+        try:
+            is_handed_on = descriptor > 2 and os.get_inheritable(descriptor)
+        except OSError:  # the folder's own, closed by now
+            continue
+        if is_handed_on:
+            found.append(descriptor)
+    return found
