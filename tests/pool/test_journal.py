@@ -1,5 +1,6 @@
 """A pool's journal: what a crash leaves of it is read, and says what the pool held."""
 
+import contextlib
 import os
 import stat
 
@@ -44,6 +45,27 @@ def test_a_line_that_a_crash_cut_off_is_left_out_and_the_next_one_is_whole(tmp_p
 
     assert [event["event"] for event in journal.read(path)] == ["started", "lost"]
     assert journal.replayed(path) == {"a": "unloaded"}
+
+
+def test_what_a_full_disk_did_not_take_is_written_in_order_when_there_is_room(small_disk, capfd):
+    disk = small_disk("64k")
+    path = disk / "journal.jsonl"
+    written = Journal(path)
+    written.write("started", models=["a", "b"])
+    filler = disk / "filler"
+    with filler.open("wb", buffering=0) as stream, contextlib.suppress(OSError):
+        while True:
+            stream.write(b"x" * 100)
+    for _ in range(30):
+        written.write("load_begun", "a", why="1 waiting" * 30)
+        written.write("loaded", "a")
+    filler.unlink()
+    written.write("unloaded", "a")
+    written.close()
+
+    found = [event["event"] for event in journal.read(path)]
+    assert found == ["started", *["load_begun", "loaded"] * 30, "unloaded"]
+    assert capfd.readouterr().err.count("cannot be written now (No space left on device)") == 1
 
 
 def test_a_new_start_begins_with_nothing_loaded(tmp_path):

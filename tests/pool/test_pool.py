@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from toolkit.pool import journal, pool, snapshot
+from toolkit.pool import journal, loading, pool, snapshot
+from toolkit.pool.control import ControlError
 from toolkit.pool.lending import NotHad
 
 MIB = 1 << 20
@@ -168,6 +169,39 @@ def test_a_model_that_does_not_load_says_why_rests_and_leaves_the_others_alone(p
     assert 1 <= again.retry_after_s <= 2
     failed = [one for one in events(made, "event", "model", "why", "told", "retry_s") if one[0] == "load_failed"]
     assert failed == [("load_failed", "a", sentence, 3, 2.0)]
+
+
+def test_a_load_that_failed_and_left_something_in_triton_keeps_its_memory_charged(pool_of, model, monkeypatch):
+    monkeypatch.setattr(loading, "UNLOAD_TIMEOUT_S", 0.05)
+    monkeypatch.setattr(loading, "DRAIN_TIMEOUT_S", 0.05)
+    monkeypatch.setattr(loading, "UNLOAD_RETRY_S", 0.3)
+
+    async def run():
+        made, triton = pool_of(model("a"), model("b"), memory_mib=150)
+        whole = triton.load
+
+        async def load(name, *, timeout_s):
+            await whole(name, timeout_s=timeout_s)
+            if name == "a":  # Triton goes on with it
+                raise ControlError("Deadline Exceeded")
+
+        triton.load = load
+        triton.stuck.add("a")
+        async with running(made):
+            with pytest.raises(NotHad, match=r"could not be loaded: Deadline Exceeded\."):
+                await use(made, "a")
+            await until(lambda: made.entries()[0].state == "broken")
+            waiting = asyncio.create_task(use(made, "b"))
+            await asyncio.sleep(0.1)
+            before = list(triton.calls)
+            triton.stuck.clear()
+            assert await waiting == "b"
+        return before, events(made, "event", "why")
+
+    before, told = asyncio.run(run())
+
+    assert "load b" not in before
+    assert ("unload_failed", "Triton still has a") in told
 
 
 def test_the_rest_after_a_failed_load_grows(model):

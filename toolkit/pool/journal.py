@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
+import errno
 import json
 import os
+import sys
+import threading
 import time
+from collections import deque
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -38,8 +43,15 @@ SHOWN = (
 FIGURES = ("base_bytes", "peak_bytes", "load_s", "is_known_at_work")
 
 
+#: Events that wait for room on a full disk; the oldest go first.
+MOST_UNWRITTEN = 10_000
+
+
 class Journal:
-    """Appends to one file; a line that a crash cut off stays alone."""
+    """Appends to one file; a line that a crash cut off stays alone.
+
+    On a full disk events are kept, in order, until there is room: models are served all the same.
+    """
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -47,18 +59,45 @@ class Journal:
             path.parent.mkdir(parents=True, exist_ok=True)
             self._file = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o600)
         size = os.fstat(self._file).st_size
-        if size and os.pread(self._file, 1, size - 1) != b"\n":
-            os.write(self._file, b"\n")
+        self._is_torn = bool(size) and os.pread(self._file, 1, size - 1) != b"\n"
+        self._unwritten: deque[bytes] = deque(maxlen=MOST_UNWRITTEN)
+        self._lock = threading.Lock()
+        self._problem = ""
 
     def write(self, event: str, model: str | None = None, **facts: Any) -> None:
-        """Append an event and wait until it is on disk."""
+        """Append an event and wait until it is on disk, unless that takes nothing."""
         if event not in EVENTS:
             raise ValueError(f"{event!r} is no event of a pool's journal")
         line = {"at": round(time.time(), 3), "event": event, "model": model} | facts
         text = json.dumps({key: value for key, value in line.items() if value is not None}, ensure_ascii=False)
-        with files.disk_errors_named(self._path):
-            os.write(self._file, text.encode() + b"\n")
+        with self._lock:
+            self._unwritten.append(text.encode() + b"\n")
+            self._write_out()
+
+    def _write_out(self) -> None:
+        try:
+            while self._unwritten:
+                if self._is_torn:
+                    self._put(b"\n")
+                    self._is_torn = False
+                self._put(self._unwritten[0])
+                self._unwritten.popleft()
             os.fdatasync(self._file)
+            self._problem = ""
+        except OSError as error:
+            self._say(f"The journal {self._path} cannot be written now ({error.strerror}); its events wait in memory.")
+
+    def _put(self, line: bytes) -> None:
+        written = os.write(self._file, line)
+        if written < len(line):
+            self._is_torn = True
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    def _say(self, problem: str) -> None:
+        if problem != self._problem:
+            self._problem = problem
+            with contextlib.suppress(OSError):  # the log may be on the same disk
+                print(problem, file=sys.stderr, flush=True)  # noqa: T201 - this is the process's log
 
     def close(self) -> None:
         """Close the file."""

@@ -46,8 +46,10 @@ class Loader:
             await self._note("lost", entry, why="Triton went away while it was loaded")
             raise
         except ControlError as error:
-            await self._clear(entry)
+            left = await self._clear(entry)
             await self._failed(entry, f"The model {entry.name!r} could not be loaded: {error}.")
+            if left:  # a load that Triton goes on with, say: what it takes is not free
+                await self._stays(entry, left)
             return
         await self.measure(entry)
         entry.load_s = round(time.monotonic() - began, 3)
@@ -70,13 +72,16 @@ class Loader:
         entry.state, entry.is_draining = UNLOADING, False
         left = await self._clear(entry)
         if left:
-            entry.state, entry.problem, entry.retry_at = BROKEN, left, time.monotonic() + UNLOAD_RETRY_S
-            await self._note("unload_failed", entry, why=left)
+            await self._stays(entry, left)
             return
         entry.state, entry.now_bytes = UNLOADED, 0
         entry.is_known_at_work |= entry.served >= TELLING_REQUESTS
         facts = self._figures(entry) | {"is_known_at_work": entry.is_known_at_work}
         await self._note("unloaded", entry, unload_s=round(time.monotonic() - began, 3), **facts)
+
+    async def _stays(self, entry: Entry, left: str) -> None:
+        entry.state, entry.problem, entry.retry_at = BROKEN, left, time.monotonic() + UNLOAD_RETRY_S
+        await self._note("unload_failed", entry, why=left)
 
     async def measure(self, entry: Entry) -> None:
         """Measure a model's processes."""

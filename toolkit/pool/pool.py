@@ -253,5 +253,6 @@ class Pool:
 def end_with(task: asyncio.Task[None]) -> None:
     """End this process where the pool's work broke: it is started again, and a pool that does nothing is worse."""
     if not task.cancelled() and (error := task.exception()):
-        traceback.print_exception(error)
+        with contextlib.suppress(OSError):  # the log's disk may be full
+            traceback.print_exception(error)
         os.kill(os.getpid(), signal.SIGTERM)
