@@ -1,5 +1,6 @@
 """The life of a real tritonserver: started, asked, killed, stopped; `ps` says what is left."""
 
+import contextlib
 import dataclasses
 import json
 import os
@@ -57,6 +58,19 @@ def test_a_started_server_has_answered_and_a_stopped_one_leaves_nothing(spec, wi
     assert (witness.lines(), region.exists(), serve.running()) == ([], False, ())
     with pytest.raises(UsageError, match="no server named 'echo'"):
         serve.stop("echo")
+
+
+def test_a_server_is_stopped_on_a_full_disk_too(spec, witness, small_disk, monkeypatch):
+    disk = small_disk("1m")
+    monkeypatch.setenv("TRTK_STATE", str(disk / "state"))
+    serve.start(spec)
+    with (disk / "filler").open("wb", buffering=0) as stream, contextlib.suppress(OSError):
+        while True:
+            stream.write(b"x" * 100)
+
+    serve.stop("echo")
+
+    assert (witness.lines(), serve.running()) == ([], ())
 
 
 def test_a_server_with_an_open_grpc_stream_is_stopped_all_the_same(spec, witness):

@@ -44,8 +44,9 @@ def run(spec: ContainerSpec) -> int:
 
 def say(line: str) -> None:
     """Print a line of the container's log."""
-    sys.stdout.write(f"{line}\n")
-    sys.stdout.flush()
+    with contextlib.suppress(OSError):  # a full disk costs the log a line, and nobody a container
+        sys.stdout.write(f"{line}\n")
+        sys.stdout.flush()
 
 
 def note(sentence: str) -> None:

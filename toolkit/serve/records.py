@@ -121,7 +121,14 @@ def remove(record: Record) -> None:
     with locked():
         current = read(record.endpoint.name)
         if current is not None and current.server_id == record.server_id:
-            _file(record.endpoint.name).unlink()
+            drop(record)
+
+
+def drop(record: Record) -> None:
+    """Remove a record; the caller has the lock."""
+    path = _file(record.endpoint.name)
+    with files.disk_errors_named(path):
+        path.unlink()
 
 
 def is_current(record: Record) -> bool:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from toolkit import processes, workspace
-from toolkit.errors import ServerError, UsageError
+from toolkit.errors import MissingError, ServerError, UsageError
 from toolkit.processes import Process
 from toolkit.serve import backend as backends
 from toolkit.serve import records
@@ -88,7 +88,10 @@ def _marked(record: Record) -> Record:
         current = records.read(record.endpoint.name)
         if current is None or current.server_id != record.server_id:
             return record
-        records.write(dataclasses.replace(current, is_stopping=True))
+        try:
+            records.write(dataclasses.replace(current, is_stopping=True))
+        except MissingError:  # on a full disk: nobody starts anything of a server without a record either
+            records.drop(current)
     return current
 
 
@@ -113,7 +116,8 @@ def _ask(record: Record, timeout_s: float) -> None:
     _wait(record, until=time.monotonic() + timeout_s / 2)
     if record.is_alive:
         # Requests have had their time: the engine answers what it still works on, so that no connection just breaks.
-        stop_file(record.server_id).touch()
+        with contextlib.suppress(OSError):  # on a full disk they have to break
+            stop_file(record.server_id).touch()
         _wait(record, until=time.monotonic() + timeout_s / 2)
         stop_file(record.server_id).unlink(missing_ok=True)  # another `trtk stop` may be at it
     processes.reap(record.endpoint.pid)

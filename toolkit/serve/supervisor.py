@@ -5,6 +5,7 @@ Run as `python -m toolkit.serve.supervisor NAME SERVER_ID`.
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import sys
 
@@ -15,8 +16,9 @@ from toolkit.serve import records, supervising
 def say(line: str) -> None:
     """Write a line into the server's log, which is this process's output."""
     when = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="milliseconds")
-    sys.stderr.write(f"{when} trtk: {line}\n")
-    sys.stderr.flush()
+    with contextlib.suppress(OSError):  # a full disk costs the log a line, and nobody a server
+        sys.stderr.write(f"{when} trtk: {line}\n")
+        sys.stderr.flush()
 
 
 def main(name: str, server_id: str) -> int:
