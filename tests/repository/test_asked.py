@@ -90,7 +90,7 @@ def test_chance_is_used_when_it_is_asked_for(asked, more, expected):
         ({"repetition_penalty": np.array([0.0])}, "repetition_penalty is 0.0; it must be above 0."),
         ({"presence_penalty": np.array([np.nan])}, "presence_penalty is nan; it must be between -2 and 2."),
         ({"frequency_penalty": np.array([3.0])}, "frequency_penalty is 3.0; it must be between -2 and 2."),
-        ({"num_return_sequences": np.array([5])}, "num_return_sequences is 5; it may be 4."),
+        ({"num_return_sequences": np.array([5])}, "num_return_sequences is 5; it may be 1 to 4."),
         ({"embedding_bias": np.array([[0, 1.5]])}, "embedding_bias is not supported by the CPU engine; leave it out."),
         (
             {"guided_decoding_guide_type": np.array([[b"xml"]], object)},
@@ -127,7 +127,6 @@ def test_neutral_values_and_empty_tensors_are_no_request(asked):
         "prompt_table_extra_ids": np.zeros((1, 0), np.uint64),
         "bad_words_list": np.array([[[0], [-1]]], np.int32),
         "decoder_input_ids": np.array([[2]], np.int32),
-        "num_return_sequences": np.array([0]),
         "lora_task_id": np.array([0], np.uint64),
         "lora_weights": np.zeros((1, 1, 4), np.float16),
         "prompt_embedding_table": np.zeros((1, 1, 4), np.float16),
@@ -170,3 +169,25 @@ def test_every_input_of_the_table_is_honoured_or_refused(asked):
     known = honoured | without_meaning | set(asked.ABSENT) | set(asked.NEUTRAL)
 
     assert {tensor.name for tensor in table.inputs} == known
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "token"),
+    [
+        ("input_ids", [[5, 100, 7, 0]], 100),
+        ("input_ids", [[5, -7, 7, 0]], -7),
+        ("end_id", [[2_000_000_000]], 2_000_000_000),
+        ("stop_words_list", [[[-3, 5], [2, -1]]], -3),
+        ("bad_words_list", [[[4, 100], [2, -1]]], 100),
+    ],
+)
+def test_a_number_that_is_no_token_does_not_reach_the_engine(asked, name, value, token):
+    limits = asked.Limits(max_seq_len=16, excludes_input=True, vocabulary=100)
+    with pytest.raises(asked.Refused, match=f"{name} has the token {token}; this model's are 0 to 99"):
+        asked.rows_of(tensors(**{name: np.array(value, np.int32)}), limits)
+
+
+def test_padding_may_be_any_number(asked):
+    limits = asked.Limits(max_seq_len=16, excludes_input=True, vocabulary=100)
+    (row,) = asked.rows_of(tensors(input_ids=np.array([[5, 6, 7, -1]], np.int32)), limits)
+    assert row.prompt.tolist() == [5, 6, 7]

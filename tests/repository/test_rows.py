@@ -128,3 +128,13 @@ def test_log_probabilities_are_kept_for_the_tokens_of_the_answer_alone(run):
 
     assert row.log_probs == [-0.25] * len(ids("fox"))
     assert run(Handle(ids("fox")))[0].log_probs == []
+
+
+def test_a_sequence_that_finds_no_room_when_it_begins_anew_is_refused_not_waited_for(run, served):
+    class Ignored(Handle):
+        def get_status(self):
+            return openvino_genai.GenerationStatus.IGNORED
+
+    first, second = ids("fox")[0], ids(" dog")[0]
+    with pytest.raises(served("tensorrt_llm", "served").Refused, match="no room"):
+        run(Handle([first, second]), Ignored([]), bad_words=[[second]])

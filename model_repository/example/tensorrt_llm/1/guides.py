@@ -7,6 +7,7 @@ import select
 import shutil
 import subprocess
 import sys
+import tempfile
 from collections import OrderedDict
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from served import Refused
 
 #: Of a grammar: the library compiles it between two steps of everybody's answers.
 TIMEOUT_S, START_TIMEOUT_S = 5.0, 120.0
+REFUSAL = "guided_decoding_guide is no {} that can be followed: "
 LONGEST_GUIDE, MOST_REMEMBERED = 65_536, 1024
 
 
@@ -23,6 +25,7 @@ class Guides:
     def __init__(self, engine: Path) -> None:
         self.engine = engine
         self.checker: subprocess.Popen[str] | None = None
+        self.scratch: tempfile.TemporaryDirectory[str] | None = None
         self.known: OrderedDict[tuple[str, str], str] = OrderedDict()
 
     def check(self, kind: str, guide: str) -> None:
@@ -31,19 +34,22 @@ class Guides:
             raise Refused(f"guided_decoding_guide has {len(guide)} characters; it may have {LONGEST_GUIDE}.")
         problem = self.known.get((kind, guide))
         if problem is None:
-            problem = self.known[kind, guide] = self._tried(kind, guide)
+            problem = self._tried(kind, guide)
+            if problem is None:  # not remembered: on a quieter machine it may be ready in time
+                raise Refused(f"{REFUSAL.format(kind)}it takes more than {TIMEOUT_S:g} s to prepare.")
+            self.known[kind, guide] = problem
             if len(self.known) > MOST_REMEMBERED:
                 self.known.popitem(last=False)
         if problem:
-            raise Refused(f"guided_decoding_guide is no {kind} that can be followed: {problem}")
+            raise Refused(f"{REFUSAL.format(kind)}{problem}")
 
-    def _tried(self, kind: str, guide: str) -> str:
+    def _tried(self, kind: str, guide: str) -> str | None:
         if self.checker is None or self.checker.poll() is not None:
+            self.close()
             self.checker = self._started()
             if self._answer("json", "", START_TIMEOUT_S) != "":
                 raise RuntimeError("grammars cannot be checked on this machine")
-        answer = self._answer(kind, guide, TIMEOUT_S)
-        return f"it takes more than {TIMEOUT_S:g} s to prepare." if answer is None else answer
+        return self._answer(kind, guide, TIMEOUT_S)
 
     def _answer(self, kind: str, guide: str, timeout_s: float) -> str | None:
         """Return what is wrong, "" where nothing is, None where the checker did not answer and was ended."""
@@ -65,9 +71,10 @@ class Guides:
         # The stub's own executable is no interpreter: it embeds the first python3 of PATH.
         python = shutil.which("python3") or sys.executable
         script = Path(__file__).with_name("guide_checker.py")
-        return subprocess.Popen(
-            [python, str(script), str(self.engine)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-        )
+        # Of ours, since a checker that is killed cannot tidy up.
+        self.scratch = tempfile.TemporaryDirectory(prefix="trtk-guides-")
+        command = [python, str(script), str(self.engine), self.scratch.name]
+        return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
     def close(self) -> None:
         """End the process."""
@@ -75,3 +82,6 @@ class Guides:
             self.checker.kill()
             self.checker.communicate()
             self.checker = None
+        if self.scratch:
+            self.scratch.cleanup()
+            self.scratch = None

@@ -59,7 +59,7 @@ class Row:
         self.log_probs: list[float] = []
         self.sent = 0
         self.next_at = 1  # the first token leaves at once
-        self.is_done = self.has_answered = False
+        self.is_done = self.has_answered = self.has_begun = False
         self.finish_reason = ""
         self.scheduled_ns = self.first_token_ns = self.last_token_ns = 0
 
@@ -84,10 +84,11 @@ class Row:
                     self._take(token, log_probs[index : index + 1])
                 if output.finish_reason != unfinished and handle is self.handle and not self.is_done:
                     self._ended(is_long=output.finish_reason == openvino_genai.GenerationFinishReason.LENGTH)
-        if not self.is_done and not self.tokens:
+        if not self.is_done and not self.has_begun:
             self._check_room()
 
     def _take(self, token: int, log_prob: Sequence[float]) -> None:
+        self.has_begun = True
         if token in self.words.ends:
             self.finish("stop")
             return
@@ -117,7 +118,7 @@ class Row:
     def _go_on(self, banned: set[int]) -> None:
         """Begin anew after the tokens so far, with some that must not come next: the pipeline has no other way."""
         self.handle.stop()
-        self.handle = self.begin(self, banned)
+        self.handle, self.has_begun = self.begin(self, banned), False
 
     def finish(self, reason: str) -> None:
         """End the sequence: stop, length or cancelled."""

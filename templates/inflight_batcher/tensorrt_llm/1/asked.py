@@ -29,6 +29,8 @@ ABSENT = (
     "retention_token_range_priorities", "retention_token_range_durations_ms", "lookahead_window_size",
     "lookahead_ngram_size", "lookahead_verification_set_size",
 )  # fmt: skip
+#: As end_id: nothing ends the text early.
+NO_END = -1
 #: Words of guided_decoding_guide_type.
 GUIDES = ("json", "json_schema", "regex", "ebnf_grammar")
 
@@ -40,6 +42,7 @@ class Limits:
     max_seq_len: int
     excludes_input: bool
     max_sequences: int = 1
+    vocabulary: int = 2**31  # tokens that the model knows
 
 
 @dataclass(frozen=True)
@@ -120,14 +123,19 @@ def _sequence(tensors: dict[str, np.ndarray], row: int, number: int, limits: Lim
     tokens = tensors["input_ids"].reshape(-1, tensors["input_ids"].shape[-1])[row]
     length, max_tokens = value("input_lengths", 0), value("request_output_len", 0)
     _check_lengths(length, max_tokens, len(tokens), limits)
-    bad_words, guide = words_of(tensors, "bad_words_list", row), guide_of(tensors, row)
+    stop_words, bad_words = (words_of(tensors, name, row) for name in ("stop_words_list", "bad_words_list"))
+    guide, end_id = guide_of(tensors, row), value("end_id", -1)
+    _check_tokens("input_ids", tokens[:length].tolist(), limits)
+    _check_tokens("stop_words_list", [token for word in stop_words for token in word], limits)
+    _check_tokens("bad_words_list", [token for word in bad_words for token in word], limits)
+    _check_tokens("end_id", [end_id] if end_id != NO_END else [], limits)
     if bad_words and guide:
         raise Refused("bad_words and guided decoding cannot be used together; leave one out.")
     return Asked(
         prompt=tokens[:length].astype(np.int64),
         max_tokens=max_tokens,
-        end_id=value("end_id", -1),
-        stop_words=words_of(tensors, "stop_words_list", row),
+        end_id=end_id,
+        stop_words=stop_words,
         is_streaming=value("streaming", False),
         includes_input=not value("exclude_input_in_output", limits.excludes_input),
         sampling=sampling_of(value, max_tokens, number),
@@ -149,6 +157,13 @@ def _check_lengths(length: int, max_tokens: int, given: int, limits: Limits) -> 
             f"The prompt has {length} tokens and {max_tokens} more are asked for; together they may be"
             f" {limits.max_seq_len}."
         )
+
+
+def _check_tokens(name: str, tokens: list[int], limits: Limits) -> None:
+    """Refuse what is no token: the engine reads and writes at those places without looking."""
+    wrong = next((token for token in tokens if not 0 <= token < limits.vocabulary), None)
+    if wrong is not None:
+        raise Refused(f"{name} has the token {wrong}; this model's are 0 to {limits.vocabulary - 1}.")
 
 
 def guide_of(tensors: dict[str, np.ndarray], row: int) -> tuple[str, str] | None:

@@ -52,6 +52,10 @@ class Engine:
         """Queue a request."""
         self.inbox.put((reply, rows))
 
+    def waiting(self) -> int:
+        """Return how many sequences and requests wait for others to end."""
+        return max(0, len(self.rows) - self.settings.max_batch_size) + self.inbox.qsize()
+
     def stop(self, request_id: str) -> None:
         """Queue the order to end what runs under a request id."""
         self.inbox.put(request_id)
@@ -64,18 +68,20 @@ class Engine:
 
     def run(self) -> None:
         """Step as long as there is work; wait for work when there is none."""
-        while self.admit():
-            if self.is_idle():
-                continue
-            self.idle_steps = 0 if self.rows else self.idle_steps + 1
-            try:
-                self.pipeline.step()
-            except Exception as error:  # noqa: BLE001 - any failure of the engine must reach every client that waits
-                self.fail_all(error)
-                continue
-            self.deliver()
-            self.drop_cancelled()
-            self.meters.step(self.pipeline, self.rows, waiting=self.inbox.qsize())
+        try:
+            while self.admit():
+                if not self.is_idle():
+                    self.step()
+        except Exception as error:  # noqa: BLE001 - any failure must reach every client that waits, those to come too
+            self.fail_all(error)
+
+    def step(self) -> None:
+        """Let every sequence have its next token."""
+        self.idle_steps = 0 if self.rows else self.idle_steps + 1
+        self.pipeline.step()
+        self.deliver()
+        self.drop_cancelled()
+        self.meters.step(self.pipeline, self.rows, waiting=self.inbox.qsize())
 
     def is_idle(self) -> bool:
         """Whether there is nothing to do, and nothing left in the pipeline of what there was."""
@@ -96,9 +102,9 @@ class Engine:
     def add(self, reply: Reply, rows: list[Asked]) -> None:
         """Hand a request's rows to the pipeline."""
         for asked in rows:
-            boundary = Boundary(self.detokenizer, self.classes) if asked.is_streaming else None
-            row = Row(reply, asked, Words(asked, self.detokenizer, self.classes), boundary)
             try:
+                boundary = Boundary(self.detokenizer, self.classes) if asked.is_streaming else None
+                row = Row(reply, asked, Words(asked, self.detokenizer, self.classes), boundary)
                 row.start(self.begin)
             except Exception as error:  # noqa: BLE001 - what the engine refuses must not end its thread
                 self.cancel(reply)
@@ -171,7 +177,10 @@ class Engine:
 
     def fail_all(self, error: BaseException) -> None:
         """Answer everyone, and end the process: what state the pipeline is in is not known, and Triton restarts it."""
-        for row in self.rows:
-            row.reply.fail(refusal(error))
+        waiting = []
+        while not self.inbox.empty():
+            waiting.append(self.inbox.get())
+        for reply in {*(row.reply for row in self.rows), *(item[0] for item in waiting if isinstance(item, tuple))}:
+            reply.fail(refusal(error))
         time.sleep(0.5)  # the answers leave through shared memory
         os._exit(1)

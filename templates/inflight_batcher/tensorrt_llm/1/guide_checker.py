@@ -1,6 +1,6 @@
 """Tries grammars on a model of one tiny layer, in a process of its own: a bad one ends the pipeline that takes it.
 
-python3 guide_checker.py ENGINE_FOLDER    # reads lines of JSON [type, guide]; answers each with "" or why not
+python3 guide_checker.py ENGINE SCRATCH    # reads lines of JSON [type, guide]; answers each with "" or why not
 """
 
 from __future__ import annotations
@@ -8,14 +8,15 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import sys
-import tempfile
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import openvino
 import openvino_genai
+import vocabulary
 from grammar import structure_of
 from openvino import opset13 as ops
 from openvino.op.util import Variable, VariableInfo
@@ -24,27 +25,31 @@ HEAD = 32
 
 
 def main() -> None:
-    """Answer each line."""
-    engine = Path(sys.argv[1])
-    with tempfile.TemporaryDirectory() as scratch:
-        folder = Path(scratch)
-        for file in engine.glob("openvino_*tokenizer.*"):
-            (folder / file.name).symlink_to(file.resolve())
-        logits = openvino.Core().read_model(str(engine / "openvino_model.xml")).output("logits")
-        vocabulary = logits.partial_shape[-1].get_length()
-        openvino.save_model(tiny_model(vocabulary), str(folder / "openvino_model.xml"))
-        pipeline = opened(folder)
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # a pipeline that a bad grammar ended complains of its own leaks
-        for line in sys.stdin:
-            kind, guide = json.loads(line)
-            problem = ""
-            try:
-                attempt(pipeline, kind, guide)
-            except RuntimeError as error:
-                problem = sentence_of(error)
-                pipeline = opened(folder)
-            sys.stdout.write(json.dumps(problem) + "\n")
-            sys.stdout.flush()
+    """Answer each line; the scratch folder goes with the last."""
+    engine, folder = Path(sys.argv[1]), Path(sys.argv[2])
+    try:
+        answer_all(engine, folder)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def answer_all(engine: Path, folder: Path) -> None:
+    """Make the tiny model and try each grammar on it."""
+    for file in engine.glob("openvino_*tokenizer.*"):
+        (folder / file.name).symlink_to(file.resolve())
+    openvino.save_model(tiny_model(vocabulary.size_in(engine)), str(folder / "openvino_model.xml"))
+    pipeline = opened(folder)
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # a pipeline that a bad grammar ended complains of its own leaks
+    for line in sys.stdin:
+        kind, guide = json.loads(line)
+        problem = ""
+        try:
+            attempt(pipeline, kind, guide)
+        except RuntimeError as error:
+            problem = sentence_of(error)
+            pipeline = opened(folder)
+        sys.stdout.write(json.dumps(problem) + "\n")
+        sys.stdout.flush()
 
 
 def opened(folder: Path) -> Any:
@@ -70,7 +75,7 @@ def sentence_of(error: RuntimeError) -> str:
     return re.sub(r"^(.*\.cc:\d+: )?(Check failed: .* is false: )?", "", line)[:300]
 
 
-def tiny_model(vocabulary: int) -> Any:
+def tiny_model(tokens: int) -> Any:
     """Return a decoder with one attention head, in the form that the pipeline takes."""
     long, short = openvino.Type.i64, openvino.Type.i32
     inputs = {name: ops.parameter([-1, -1], long, name) for name in ("input_ids", "attention_mask", "position_ids")}
@@ -78,7 +83,7 @@ def tiny_model(vocabulary: int) -> Any:
     for name, each in inputs.items():
         each.set_friendly_name(name)
         each.get_output_tensor(0).set_names({name})
-    table = ops.constant(np.zeros((vocabulary, HEAD), np.float16))
+    table = ops.constant(np.zeros((tokens, HEAD), np.float16))
     hidden = ops.convert(ops.gather(table, inputs["input_ids"], _integers(0)), "f32")
     # An input that nothing reads would keep the shape that it has without paged attention.
     places = ops.convert(ops.unsqueeze(inputs["position_ids"], _integers([2])), "f32")

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import collections
+import json
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import triton_python_backend_utils as pb_utils
+import vocabulary
 from asked import Asked, Limits, rows_of
 from detokenizer import Detokenizer
 from engine import Engine
@@ -30,11 +33,14 @@ class TritonPythonModel:
             max_seq_len=int(settings["max_seq_len"]),
             excludes_input=flag(settings.get("exclude_input_in_output", "true")),
             max_sequences=chosen.max_batch_size,
+            vocabulary=vocabulary.size_in(folder),
         )
         meters = Meters(Families(args, without=("reused",)), chosen)
         self.engine = Engine(folder, chosen, detokenizer, meters=meters)
         self.engine.start()
         self.guides, self.checks = Guides(folder), ThreadPoolExecutor(1, "guides")
+        self.unchecked: collections.deque[Reply] = collections.deque()
+        self.most_waiting = queue_size(args)
 
     def execute(self, requests: list[Any]) -> None:
         """Queue the requests; the answers come from the engine's thread."""
@@ -57,9 +63,15 @@ class TritonPythonModel:
             self.engine.stop(request.request_id())
             sender.send(flags=pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL)
             return
+        waiting = self.engine.waiting() + len(self.unchecked)
+        if self.most_waiting and waiting >= self.most_waiting:
+            raise Refused(
+                f"Exceeds maximum queue size: {waiting} requests wait already.", code=pb_utils.TritonError.UNAVAILABLE
+            )
         rows = rows_of(tensors, self.limits)
         reply = Reply(sender, request, tensors, len(rows))
         if any(row.guide for row in rows):
+            self.unchecked.append(reply)
             self.checks.submit(self.take_guided, reply, rows)  # which may take seconds
         else:
             self.engine.submit(reply, rows)
@@ -72,6 +84,8 @@ class TritonPythonModel:
         except Exception as error:  # noqa: BLE001 - the door: an answer that never comes is worse than any error
             reply.fail(refusal(error))
             return
+        finally:
+            self.unchecked.popleft()
         self.engine.submit(reply, rows)
 
     def finalize(self) -> None:
@@ -79,3 +93,9 @@ class TritonPythonModel:
         self.engine.close()
         self.checks.shutdown(wait=False, cancel_futures=True)
         self.guides.close()
+
+
+def queue_size(args: dict[str, str]) -> int:
+    """Return how many requests may wait, 0 for any number: Triton's own queue is empty, since nothing waits here."""
+    batching = json.loads(args["model_config"]).get("dynamic_batching") or {}
+    return int((batching.get("default_queue_policy") or {}).get("max_queue_size", 0))

@@ -110,7 +110,7 @@ class TritonPythonModel:
             found = [arrays_of(response) for response in answers.exec(decoupled=True)]
             return next((answer for answer in reversed(found) if answer), {})
 
-        made.make(call, lambda: engine_id in self.running)
+        made.make(call, lambda: self.running.get(engine_id) is not None)
         text = self.call(self.postprocessing, batch_of(made.shown(asked)))["OUTPUT"]
         others = [pb_utils.Tensor(name, value) for name, value in made.others(wanted).items()]
         return pb_utils.InferenceResponse([pb_utils.Tensor("text_output", text), *others])
@@ -132,7 +132,7 @@ class TritonPythonModel:
         return arrays_of(request_for(model, inputs, outputs, "").exec())
 
     def watch(self) -> None:
-        """Tell the engine when a client has left."""
+        """Tell the engine when a client has left, until it has heard: an order before its request changes nothing."""
         while True:
             time.sleep(CANCEL_CHECK_S)
             for engine_id in list(self.running):
@@ -140,13 +140,14 @@ class TritonPythonModel:
                     self.stop(engine_id)
 
     def is_left(self, engine_id: str) -> bool:
-        """Say once of each request whether its client has gone."""
+        """Say of a request that still runs whether its client has gone: None takes its sender's place."""
         with self.lock:
-            sender = self.running.get(engine_id)
-            is_gone = sender is not None and sender.is_cancelled()
-            if is_gone:
-                del self.running[engine_id]
-        return is_gone
+            if engine_id not in self.running:
+                return False
+            sender = self.running[engine_id]
+            if sender is not None and sender.is_cancelled():
+                sender = self.running[engine_id] = None
+        return sender is None
 
     def stop(self, engine_id: str) -> None:
         """Send the engine the order to stop."""
