@@ -127,6 +127,13 @@ NONSENSE = {
     "a region without offers": (["--region", "mars"], 2, "No card has a price in mars."),
     "a sweep backwards": ([*A4500, "--sweep", "concurrency=9..3"], 2, "--sweep concurrency=9..3 is no range."),
     "more in flight than fit": ([*A4500, *LOAD[:4], "--concurrency", "5000"], 3, "5000 requests of 1280 tokens do not"),
+    "a batch beyond the card": (
+        [*A4500, "--max-batch-size", "1000000"],
+        3,
+        "The buffers of --max-batch-size 1000000 leave 0.00 GiB",
+    ),
+    "a comparison of nothing": (["--compare", ","], 2, "',' names no card."),
+    "an slo of microseconds": ([*A4500, "--slo", "ttft=0.01ms"], 3, "not 0.01 with one request alone"),
     "weights that do not fit": (["--gpu", "t4", "--quant", "nvfp4"], 3, "nvfp4 needs sm_100 or newer"),
 }
 
@@ -187,6 +194,21 @@ def test_the_cpu_is_recommended_where_it_is_enough():
 
     assert found["options"][0]["gpu"] == "cpu"
     assert "This machine's CPU is enough" in text
+
+
+def test_several_cards_are_ranked(config):
+    found = document(config, "--gpu", "a4500,l4", *LOAD[:4])
+
+    assert {option["gpu"] for option in found["options"]} == {"a4500", "l4"}
+
+
+def test_a_rate_is_planned_alike_on_a_named_card_and_among_others(config):
+    named = document(config, *A4500, "--rate", "10")
+    best = document(config, *A4500, "--rate", "10", "--recommend")["options"][0]
+
+    assert named["replicas"] == best["replicas"]
+    assert named["performance"] == best["performance"]
+    assert named["cost"] == best["cost"]
 
 
 def test_cards_are_compared_by_their_best(config):

@@ -1,6 +1,7 @@
 """A shape is read from config.json alone, wherever it is; of a hub's model nothing else is fetched."""
 
 import json
+import os
 import subprocess
 import sys
 
@@ -47,6 +48,26 @@ def test_a_file_of_any_name_and_a_folder_are_read(tmp_path):
 def test_what_is_neither_a_file_nor_a_hub_id_is_refused(name):
     with pytest.raises(UsageError, match="is no hub id either"):
         configs.read(name)
+
+
+def test_a_name_that_no_hub_takes_is_refused():
+    with pytest.raises(UsageError, match="'an org/model' is no hub id"):
+        configs.read("an org/model")
+
+
+def test_a_hub_that_does_not_answer_is_asked_once(tmp_path):
+    silent = {"HF_ENDPOINT": "http://127.0.0.1:9", "HF_HOME": str(tmp_path)}
+    done = subprocess.run(
+        [sys.executable, "-c", PROGRAM, "org/model"],
+        env={**os.environ, **silent, "HF_HUB_OFFLINE": "0"},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+
+    assert "The hub at http://127.0.0.1:9 did not answer for org/model" in done.stderr
+    assert "Retrying" not in done.stderr
 
 
 def test_a_folder_without_a_config_and_an_unknown_architecture_are_sentences(tmp_path):

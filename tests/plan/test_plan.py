@@ -136,6 +136,14 @@ def test_a_context_whose_cache_does_not_fit_names_the_longest_that_does():
     assert planned("l4", "fp16", max_seq_len=longest).limits.max_seq_len == longest
 
 
+def test_a_batch_whose_buffers_fill_the_card_names_the_largest_that_does_not():
+    with pytest.raises(PlanInfeasible, match="The buffers of --max-batch-size 1000000 leave 0.00 GiB") as caught:
+        planned("a4500", "int4", max_batch_size=1_000_000)
+
+    largest = int(caught.value.hint.rstrip(".").split()[-1])
+    assert planned("a4500", "int4", max_batch_size=largest).kv_bytes > 0
+
+
 def test_a_sliding_window_does_not_bound_the_text_on_the_cpu():
     windowed = dataclasses.replace(LLAMA_8B, sliding_window=1024)
 

@@ -111,6 +111,16 @@ def test_replicas_come_before_ranks_of_a_model_that_fits():
     assert found.options[0].replicas * found.options[0].concurrency >= 300
 
 
+def test_what_replicas_serve_and_cost_is_that_of_their_share_of_the_load():
+    full = recommended(("a4500",), ("int4",)).options[0].concurrency
+    (option,) = recommended(("a4500",), ("int4",), workload=dataclasses.replace(CHAT, concurrency=full + 1)).options
+
+    each = option.prediction.output_tps.mid
+    assert option.replicas == 2
+    assert option.served_tps == pytest.approx(2 * each)
+    assert option.cost.per_million_output_tokens.mid == pytest.approx(2 * 0.35 / 3600 / (2 * each) * 1e6)
+
+
 def test_what_is_above_the_budget_is_rejected_with_its_cost():
     found = recommended(("h100-sxm",), ("fp8",), budget_per_month=1000.0)
 

@@ -160,6 +160,11 @@ def test_where_the_cache_ends_requests_wait_and_the_limit_is_named():
     assert predict(setup(max_batch_size=4), load(concurrency=40)).bound_by == "batch_size"
 
 
+def test_a_batch_of_what_the_cache_holds_is_bound_by_the_cache():
+    assert predict(setup(kv=10.5 * 1280, max_batch_size=10), load()).bound_by == "kv_cache"
+    assert predict(setup(kv=11.5 * 1280, max_batch_size=10), load()).bound_by == "batch_size"
+
+
 def test_over_pcie_pipelines_carry_more_than_ranks_of_a_layer():
     large = dataclasses.replace(model(), num_layers=80, hidden_size=8192, num_heads=64, intermediate_size=28672)
     ranks = predict(setup("l40s", spec=large, tp=4), load(concurrency=128))

@@ -86,7 +86,7 @@ def plan(model: str | None, as_json: bool, **options: Any) -> None:
         _verify_log(question, Path(verified), as_json=as_json)
     elif options["sweep"]:
         _sweep(question, as_json=as_json)
-    elif options["compare"] or options["recommend"] or not options["gpu"]:
+    elif options["compare"] or options["recommend"] or "," in (options["gpu"] or ","):
         _recommend(question, as_json=as_json)
     else:
         _one(question, as_json=as_json)

@@ -84,7 +84,8 @@ def cost_of(question: Question, answer: Answer) -> Cost | None:
     from toolkit.plan import cost
 
     price = question.prices(answer.candidate.setup.gpu)
-    if answer.option and answer.option.cost:
+    is_alone = answer.missed is not None and answer.missed.is_helped_by_ranks  # too slow with one request: no load
+    if answer.option and answer.option.cost and not is_alone:
         return answer.option.cost
     if price is None:
         return None
@@ -136,7 +137,7 @@ def warnings(question: Question, answer: Answer) -> list[str]:
             f"{gpu.title} has no NVLink: with more than {MOST_SHARES_OVER_PCIE} tensor ranks they wait for the bus; "
             "replicas and --pp come before --tp."
         )
-    if option and option.is_doubtful:
+    if option and option.is_doubtful and not misses(question, answer):
         found.append("The SLO is met by the middle of the prediction, and missed by its slow end.")
     if option and question.workload.rate_rps and option.replicas > 1:
         found.append(f"The rate takes {option.replicas} replicas; the times are of one of them.")

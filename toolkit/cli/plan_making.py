@@ -140,7 +140,7 @@ def answer(question: Question, gpu: str, recipe: QuantRecipe, *, weights_bytes: 
         max_batch_size=options["max_batch_size"],
         max_seq_len=options["max_seq_len"],
         max_num_tokens=options["max_num_tokens"],
-        workload=question.workload if plan_options.has_workload(options) or question.workload.concurrency else None,
+        workload=question.workload if _is_load_known(question) else None,
         headroom=question.wanted.headroom,
         weights_bytes=weights_bytes if question.sharding == Sharding() else None,
     )
@@ -160,14 +160,22 @@ def answer(question: Question, gpu: str, recipe: QuantRecipe, *, weights_bytes: 
     load = question.workload
     in_flight = load if load.concurrency or load.rate_rps else dataclasses.replace(load, concurrency=None)
     found = recommend.option_of(made, question.wanted, price=question.prices(target.gpu), predict=predict)
+    is_shared = isinstance(found, recommend.Option) and load.rate_rps is not None
     return Answer(
         candidate=made,
-        prediction=predict(made.setup, in_flight),
+        # Of a rate that takes replicas, each has its share.
+        prediction=found.prediction if is_shared else predict(made.setup, in_flight),
         option=found if isinstance(found, recommend.Option) else found.option,
         missed=None if isinstance(found, recommend.Option) else found,
         longest_context=longest_context(made.loaded, made.sizing),
         knobs=tuple(_knobs(question, target, made, asked)),
     )
+
+
+def _is_load_known(question: Question) -> bool:
+    """Return whether anything was said of the requests, or of how many come: then a server is sized for them."""
+    load = question.workload
+    return plan_options.has_workload(question.options) or load.concurrency is not None or load.rate_rps is not None
 
 
 def _way_out(question: Question, gpu: str) -> str | None:
@@ -241,7 +249,10 @@ def cards_of(text: str | None, question: Question) -> list[str]:
     from toolkit import gpus
 
     if text:
-        return [gpus.get(name.strip()).name for name in text.split(",") if name.strip()]
+        named = [name for name in text.split(",") if name.strip()]
+        if not named:
+            raise UsageError(f"{text!r} names no card.", hint="Write a4500,l4,4090.")
+        return [gpus.get(name.strip()).name for name in named]
     priced = [gpu.name for gpu in gpus.catalogue() if not gpu.is_cpu and question.prices(gpu)]
     if not priced:
         where = f" in {question.options['region']}" if question.options["region"] else ""

@@ -37,15 +37,19 @@ def read(name: str) -> ModelSpec:
 
 def _from_hub(name: str) -> Path:
     """Return the path of a hub model's config.json: the cached one where the hub cannot be asked."""
-    from toolkit.models.hub import refusals_named
+    from toolkit.models.hub import ANSWER_TIMEOUT_S, refusals_named
 
     try:
         import huggingface_hub
     except ImportError as error:
         raise MissingError("huggingface_hub is not installed here.", hint="pip install 'trtk[cpu]'") from error
     repo, _, revision = name.partition("@")
-    cached: Any = huggingface_hub.try_to_load_from_cache(repo, CONFIG, revision=revision or None)
-    if isinstance(cached, str):
-        return Path(cached)
     with refusals_named(repo, revision):
+        cached: Any = huggingface_hub.try_to_load_from_cache(repo, CONFIG, revision=revision or None)
+        if isinstance(cached, str):
+            return Path(cached)
+        if not huggingface_hub.constants.HF_HUB_OFFLINE:
+            # The download asks five times in half a minute; this asks once.
+            address = huggingface_hub.hf_hub_url(repo, CONFIG, revision=revision or None)
+            huggingface_hub.get_hf_file_metadata(address, timeout=ANSWER_TIMEOUT_S)
         return Path(huggingface_hub.hf_hub_download(repo, CONFIG, revision=revision or None))

@@ -99,6 +99,7 @@ def choose(loaded: Loaded, asked: Asked) -> Sizing:
     _need_one_request(loaded, asked, alone)
     batch, batch_reason = _batch_size(loaded, asked, alone)
     limits = Limits(max_batch_size=batch, max_seq_len=seq_len, max_num_tokens=tokens, **ranks)
+    _need_room_beside_batch(loaded, asked, alone, limits)
     kv_bytes = pool_bytes(loaded, asked, limits)
     policy, policy_reason = _policy(asked)
     decided = [
@@ -169,7 +170,7 @@ def _need_one_request(loaded: Loaded, asked: Asked, alone: Limits) -> None:
             miss=needed / max(1, usable),
         )
     pool = pool_bytes(loaded, asked, alone)
-    tokens = asked.workload.isl_max + asked.workload.osl_max if asked.workload else alone.max_seq_len
+    tokens = _longest_tokens(asked, alone)
     one = kv_cache.bytes_of_request(loaded.cached, tokens)
     if pool < one:
         longest = kv_cache.longest_request(loaded.cached, max(0, pool), at_most=tokens, tokens_per_block=1)
@@ -179,6 +180,25 @@ def _need_one_request(loaded: Loaded, asked: Asked, alone: Limits) -> None:
             hint=f"Try --max-seq-len {longest // 256 * 256}." if longest >= 256 else "Try a larger card: `trtk gpus`.",
             miss=(usable - pool + one) / max(1, usable),
         )
+
+
+def _longest_tokens(asked: Asked, alone: Limits) -> int:
+    """Return the tokens of the longest request that has to fit."""
+    return asked.workload.isl_max + asked.workload.osl_max if asked.workload else alone.max_seq_len
+
+
+def _need_room_beside_batch(loaded: Loaded, asked: Asked, alone: Limits, limits: Limits) -> None:
+    """Refuse a batch that was asked for where its own buffers leave no room for one request."""
+    tokens, pool = _longest_tokens(asked, alone), pool_bytes(loaded, asked, limits)
+    one = kv_cache.bytes_of_request(loaded.cached, tokens)
+    if pool >= one:
+        return
+    most = _largest_batch(loaded, asked, alone, each=one, most=limits.max_batch_size)
+    raise PlanInfeasible(
+        f"The buffers of --max-batch-size {limits.max_batch_size} leave {max(0, pool) / memory.GIB:.2f} GiB of "
+        f"{loaded.gpu.title} for the KV cache; one request of {tokens} tokens takes {one / memory.GIB:.2f} GiB.",
+        hint=f"Try --max-batch-size {most}.",
+    )
 
 
 def _seq_len(gpu: GpuSpec, model: ModelSpec, asked: Asked) -> tuple[int, str]:
@@ -240,11 +260,15 @@ def _batch_size(loaded: Loaded, asked: Asked, alone: Limits) -> tuple[int, str]:
 
 
 def _largest_batch(loaded: Loaded, asked: Asked, alone: Limits, *, each: int, most: int) -> int:
-    """Return the most requests of EACH bytes that run at once: a larger batch takes room of its own from the cache."""
+    """Return the most requests of EACH bytes that run at once: a larger batch takes room of its own from the cache.
+
+    However short they are, the longest must still fit.
+    """
+    longest = kv_cache.bytes_of_request(loaded.cached, _longest_tokens(asked, alone))
     low, high = 1, most
     while low < high:
         batch = (low + high + 1) // 2
-        if pool_bytes(loaded, asked, dataclasses.replace(alone, max_batch_size=batch)) >= batch * each:
+        if pool_bytes(loaded, asked, dataclasses.replace(alone, max_batch_size=batch)) >= max(longest, batch * each):
             low = batch
         else:
             high = batch - 1

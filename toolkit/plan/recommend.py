@@ -249,11 +249,15 @@ def _missed(found: Prediction, slo: Slo, osl: float) -> tuple[float, str] | None
         "the whole answer": (1000 * demand.latency_s(found, osl), slo.e2e_ms),
     }
     misses = [
-        (time / target, f"{name} is {time:,.0f} ms, not {target:,.0f}")
+        (time / target, f"{name} is {_milliseconds(time)} ms, not {_milliseconds(target)}")
         for name, (time, target) in times.items()
         if target and time > target
     ]
     return max(misses, default=None)
+
+
+def _milliseconds(time: float) -> str:
+    return f"{time:,.0f}" if time >= 10 else f"{time:.3g}"
 
 
 def _option(made: Candidate, wanted: Wanted, concurrency: int, found: Prediction, *, price: Bought | None) -> Option:
@@ -293,13 +297,28 @@ def _at_load(option: Option, wanted: Wanted, predict: Predict) -> Option:
     """Return an option with the times of the load that each replica has, where that is less than it could carry."""
     load, replicas = wanted.workload, option.replicas
     if load.rate_rps:
-        each = replace(load, rate_rps=load.rate_rps / replicas, concurrency=None)
+        found = predict(option.candidate.setup, replace(load, rate_rps=load.rate_rps / replicas, concurrency=None))
     elif load.concurrency:
-        each = replace(load, concurrency=math.ceil(load.concurrency / replicas))
+        found = predict(option.candidate.setup, replace(load, concurrency=math.ceil(load.concurrency / replicas)))
+        option = _serving(option, _times(found, replicas, most=None), wanted)
     else:
         return option
-    found = predict(option.candidate.setup, each)
     return replace(option, prediction=found, is_doubtful=_is_doubtful(found, wanted))
+
+
+def _serving(option: Option, tps: Range, wanted: Wanted) -> Option:
+    """Return an option that serves TPS, and what its tokens cost then."""
+    priced = option.cost
+    if priced:
+        priced = cost.cost(
+            priced.per_hour / option.gpus,
+            option.gpus,
+            currency=priced.currency,
+            output_tps=tps,
+            duty=wanted.duty,
+            offer=priced.offer,
+        )
+    return replace(option, served_tps=tps.mid, cost=priced)
 
 
 def _is_doubtful(found: Prediction, wanted: Wanted) -> bool:

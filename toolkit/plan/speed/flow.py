@@ -95,6 +95,8 @@ def ceiling_of(line: Line) -> Ceiling:
         NUM_TOKENS: max(1.0, limits.max_num_tokens / per_sequence),
     }
     limit = min(found, key=lambda name: found[name])
+    if limit == BATCH_SIZE and found[KV_CACHE] < found[BATCH_SIZE] + 1:
+        limit = KV_CACHE  # the batch is what the cache holds: a larger one would hold no more
     return Ceiling(requests=max(1.0, found[limit]), limit=limit)
 
 
