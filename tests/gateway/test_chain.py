@@ -1,5 +1,6 @@
 """An audit log shows whether it is as it was written, and goes on after crashes and full disks."""
 
+import errno
 import json
 import stat
 
@@ -8,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from toolkit.errors import GateError, UsageError
-from toolkit.gateway import chain
+from toolkit.gateway import audit, chain
 from toolkit.gateway.audit import AuditLog
 from toolkit.gateway.refusals import Refusal
 
@@ -127,6 +128,30 @@ def test_what_a_full_disk_did_not_take_is_written_when_there_is_room(small_disk)
     log.need_writable()
     log.close()
     assert chain.verify(path).requests == taken.requests + 1
+
+
+def test_what_neither_a_full_disk_nor_the_memory_takes_is_counted(tmp_path, monkeypatch):
+    monkeypatch.setattr(audit, "MOST_WAITING_BYTES", 5 * audit.RECORD_BYTES)
+    path = tmp_path / "audit.jsonl"
+    log = AuditLog(path, is_required=True)
+
+    def full(_line):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(log, "_put", full)
+    for number in range(100):
+        log.append({"kind": "request", "request_id": f"r{number}"})
+    assert len(log._unwritten) == 5
+    with pytest.raises(Refusal, match="cannot be recorded now"):
+        log.need_writable()
+
+    monkeypatch.undo()
+    log.need_writable()
+    log.append({"kind": "request", "request_id": "next"})
+    log.close()
+    records = [json.loads(line) for line in path.read_text().splitlines()]
+    assert [record.get("request_id") for record in records] == [*(f"r{n}" for n in range(5)), None, "next"]
+    assert (records[5]["kind"], records[5]["records"], chain.verify(path).requests) == ("lost", 95, 6)
 
 
 def test_one_writer_at_a_time_and_nothing_but_an_audit_log(tmp_path):

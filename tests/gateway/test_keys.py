@@ -2,6 +2,7 @@
 
 import json
 import stat
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -42,6 +43,15 @@ def test_a_change_of_the_file_counts_at_once(file):
     keys.remove(file, "one")
 
     assert (door.id_of(key), [one.name for one in keys.read(file)]) == (None, ["later"])
+
+
+def test_keys_that_are_made_at_once_are_all_kept(file):
+    names = [f"team-{number}" for number in range(8)]
+    with ThreadPoolExecutor(8) as together:
+        made = list(together.map(lambda name: keys.add(file, name), names))
+
+    assert sorted(one.name for one in keys.read(file)) == names
+    assert all(keys.Keys(file).id_of(key) for key in made)
 
 
 def test_names_are_used_once_and_unknown_ones_are_named(file):

@@ -19,6 +19,13 @@ from toolkit.gateway.refusals import Refusal
 
 #: Records are in the kernel before an answer ends, and on the disk at most so much later.
 SYNC_EVERY_S = 1.0
+#: What may wait in memory for a disk to have room; what comes after it is only counted.
+MOST_WAITING_BYTES = 32 << 20
+RECORD_BYTES = 1 << 10  # of a record without its prompts, about
+
+
+#: The kind of the record that says how many could neither be written nor kept.
+LOST = "lost"
 
 
 class AuditLog:
@@ -28,6 +35,7 @@ class AuditLog:
         self._path = path
         self._is_required = is_required
         self._unwritten: deque[Mapping[str, Any]] = deque()
+        self._waiting_bytes = self._lost = 0
         self._problem = ""
         with files.disk_errors_named(path):
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -50,9 +58,9 @@ class AuditLog:
 
     def need_writable(self) -> None:
         """Raise Refusal where requests must be recorded and cannot be: the disk is full, say."""
-        if self._unwritten:
+        if self._is_behind:
             self._write_out()
-        if self._unwritten and self._is_required:
+        if self._is_behind and self._is_required:
             raise Refusal(
                 refusals.UNAVAILABLE,
                 f"Requests cannot be recorded now ({self._problem}), and this server serves none unrecorded.",
@@ -61,18 +69,30 @@ class AuditLog:
 
     def append(self, fields: Mapping[str, Any]) -> None:
         """Add a record, now or as soon as it can be written."""
-        self._unwritten.append(fields)
+        if self._waiting_bytes < MOST_WAITING_BYTES:
+            self._unwritten.append(fields)
+            self._waiting_bytes += _bytes_of(fields)
+        else:
+            self._lost += 1
         self._write_out()
 
+    @property
+    def _is_behind(self) -> bool:
+        return bool(self._unwritten or self._lost)
+
     def _write_out(self) -> None:
-        while self._unwritten:
+        while self._is_behind:
+            lost = {"kind": LOST, "records": self._lost}
             try:
                 self._mend()
-                self._end = self._written(self._unwritten[0])
+                self._end = self._written(self._unwritten[0] if self._unwritten else lost)
             except OSError as error:
                 self._problem = error.strerror or str(error)
                 return
-            self._unwritten.popleft()
+            if self._unwritten:
+                self._waiting_bytes -= _bytes_of(self._unwritten.popleft())
+            else:
+                self._lost = 0
             self._is_dirty.set()
 
     def _mend(self) -> None:
@@ -100,7 +120,10 @@ class AuditLog:
         while not self._is_closing.wait(SYNC_EVERY_S):
             if self._is_dirty.is_set():
                 self._is_dirty.clear()
-                os.fdatasync(self._file)
+                try:
+                    os.fdatasync(self._file)
+                except OSError:  # a full disk may say so only now; it is tried again
+                    self._is_dirty.set()
 
     def close(self) -> None:
         """Put everything on the disk."""
@@ -109,3 +132,7 @@ class AuditLog:
         self._write_out()
         os.fsync(self._file)
         os.close(self._file)
+
+
+def _bytes_of(fields: Mapping[str, Any]) -> int:
+    return RECORD_BYTES + sum(map(len, fields.get("prompts", ())))

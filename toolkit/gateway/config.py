@@ -27,7 +27,7 @@ class Limits:
 
     body_bytes: int = 4 << 20
     running: int = 256  # requests that Triton works on at once
-    waiting: int = 256  # requests that wait for one of those places, of all keys together
+    waiting: int = 256  # requests of each key that wait for one of those places
     waiting_s: float = 30.0
     body_s: float = 30.0  # for a client to send its whole body
     request_s: float = 600.0  # for a whole answer

@@ -65,22 +65,25 @@ def read(path: Path) -> tuple[ApiKey, ...]:
 
 def add(path: Path, name: str) -> str:
     """Make a key and return it; only its hash stays."""
-    keys = read(path) if path.exists() else ()
-    if any(key.name == name for key in keys):
-        raise UsageError(f"{path} has a key named {name!r} already.", hint=f"`trtk keys rm {name}` takes it back.")
     key_id, secret = secrets.token_hex(ID_BYTES), secrets.token_urlsafe(SECRET_BYTES)
     created = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
-    _write(path, (*keys, ApiKey(id=key_id, name=name, sha256=_hash(secret), created=created)))
+    with files.FolderLock(path):
+        keys = read(path) if path.exists() else ()
+        if any(key.name == name for key in keys):
+            raise UsageError(f"{path} has a key named {name!r} already.", hint=f"`trtk keys rm {name}` takes it back.")
+        _write(path, (*keys, ApiKey(id=key_id, name=name, sha256=_hash(secret), created=created)))
     return f"trtk-{key_id}-{secret}"
 
 
 def remove(path: Path, name: str) -> ApiKey:
     """Take a key back, by its name or id; a running gateway sees it with its next request."""
-    keys = read(path)
-    found = next((key for key in keys if name in {key.name, key.id}), None)
-    if found is None:
-        raise UnknownName("key", name, [key.name for key in keys], command="trtk keys ls")
-    _write(path, [key for key in keys if key is not found])
+    read(path)  # where there is no such file, no lock is to be made beside it
+    with files.FolderLock(path):
+        keys = read(path)
+        found = next((key for key in keys if name in {key.name, key.id}), None)
+        if found is None:
+            raise UnknownName("key", name, [key.name for key in keys], command="trtk keys ls")
+        _write(path, [key for key in keys if key is not found])
     return found
 
 
