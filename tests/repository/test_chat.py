@@ -144,3 +144,9 @@ def test_a_template_that_breaks_or_reaches_out_is_a_sentence_too(chat, tmp_path,
 
     with pytest.raises(chat.Refused, match=r"^The model's chat template "):
         made.text('[{"role": "user", "content": "a"}]')
+
+
+def test_half_of_a_character_is_refused_before_the_tokenizer_meets_it(chat, tmp_path):
+    one = chat.Chat.of(folder_with(tmp_path, CHATML))
+    with pytest.raises(chat.Refused, match="messages has half of a character"):
+        one.text('[{"role": "user", "content": "\\ud800"}]')

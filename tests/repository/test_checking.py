@@ -149,3 +149,19 @@ def test_a_missing_version_folder_and_a_missing_model_are_named(folder):
 
 def test_an_empty_folder_is_no_repository(tmp_path):
     assert repository.check(tmp_path) == [f"{tmp_path} has no model: no folder in it holds a config.pbtxt."]
+
+
+def test_folders_and_dangling_links_where_files_belong_are_no_crash(folder):
+    (folder / "ensemble" / "config.pbtxt").unlink()
+    (folder / "ensemble" / "config.pbtxt").mkdir()
+    (folder / "preprocessing" / "1" / "more.py").symlink_to("nowhere")
+    assert repository.check(folder) == ["ensemble: config.pbtxt does not parse: Is a directory."]
+
+
+@pytest.mark.parametrize("built", ['{"max_batch_size": null}', '{"max_batch_size": "many"}'])
+def test_an_engine_whose_numbers_are_none_says_nothing(tmp_path, folder, built):
+    config = tmp_path / "config.json"
+    config.write_text(f'{{"version": "1.2.1", "build_config": {built}, "pretrained_config": {{"a": 1}}}}')
+    text = (folder / "tensorrt_llm" / "config.pbtxt").read_text(encoding="utf-8")
+    (folder / "tensorrt_llm" / "config.pbtxt").write_text(text.replace('"/engine"', f'"{tmp_path}"'))
+    assert repository.check(folder) == []

@@ -24,8 +24,12 @@ def read(path: Path) -> EngineFacts | None:
     """Return what an engine's config.json says; None for a file that is none."""
     try:
         document = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError:
+        return _facts(document)
+    except (ValueError, TypeError):  # no JSON, or no number where one belongs
         return None
+
+
+def _facts(document: Any) -> EngineFacts | None:
     built, trained = _group(document, "build_config"), _group(document, "pretrained_config")
     if not built or not trained:
         return None

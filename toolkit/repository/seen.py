@@ -107,7 +107,7 @@ def in_folder(folder: Path, around: Surroundings) -> Seen:
     models = {}
     for file in sorted(folder.glob(f"*/{CONFIG}")):
         root = file.parent
-        paths = {str(path.relative_to(root)) + "/" * path.is_dir() for path in root.rglob("*")}
+        paths = {str(path.relative_to(root)) + "/" * path.is_dir() for path in root.rglob("*") if path.exists()}
         models[root.name] = _model(root.name, paths, functools.partial(_text_below, root))
     return Seen(folder=folder, models=models, around=around)
 
@@ -131,8 +131,12 @@ def _text_below(root: Path, path: str) -> str:
 
 def _model(name: str, paths: Iterable[str], read: Callable[[str], str]) -> Model:
     known = frozenset(paths)
-    text = read(CONFIG)
-    config, fault = _parsed(text)
+    try:
+        text = read(CONFIG)
+    except OSError as error:  # a folder of that name, say
+        text, config, fault = "", None, str(error.strerror)
+    else:
+        config, fault = _parsed(text)
     python = "\n".join(read(path) for path in sorted(known) if path.endswith(".py"))
     yamls = sorted(path for path in known if path.endswith(f"/{SETTINGS}") and path.split("/")[0].isdigit())
     settings, settings_fault = _yaml(read(yamls[-1])) if yamls else (None, "")

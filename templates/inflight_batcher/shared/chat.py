@@ -59,12 +59,16 @@ class Chat:
         """Return the prompt that asks for the next answer; raises Refused for what is no chat or not for this model."""
         messages = [self._message(each, place) for place, each in enumerate(messages_of(document))]
         try:
-            return self.template.render(messages=messages, add_generation_prompt=True, **self.tokens)
+            prompt: str = self.template.render(messages=messages, add_generation_prompt=True, **self.tokens)
+            prompt.encode()
+        except UnicodeEncodeError as error:  # JSON can escape halves of characters
+            raise Refused("messages has half of a character, such as \\ud800 alone.") from error
         except jinja2.TemplateError as error:
             raise Refused(f"The model's chat template refuses these messages: {_sentence(error)}") from error
         # Templates compute with what they are given: a field that is missing or of another kind.
         except (TypeError, ValueError, KeyError, AttributeError, IndexError, ArithmeticError, RecursionError) as error:
             raise Refused(f"The model's chat template cannot render these messages: {_sentence(error)}") from error
+        return prompt
 
     def _message(self, message: dict[str, Any], place: int) -> dict[str, Any]:
         content = message.get("content")
