@@ -2,11 +2,14 @@
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from click.testing import CliRunner
 
+from toolkit import serve
 from toolkit.cli import main
+from toolkit.errors import ServerError
 from toolkit.gateway.audit import AuditLog
 
 ECHO = Path(__file__).parents[1] / "serve" / "echo_repository"
@@ -47,6 +50,47 @@ def test_nobody_is_let_in_by_mistake(trtk, options, sentence, hint):
     done = trtk("serve", ECHO, "--dry-run", *options)
 
     assert (done.exit_code, done.stderr) == (2, f"Error: {sentence}\nHint: {hint}\n")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("serve", ECHO, "--openai", "--max-requests", "0"), "'--max-requests': 0 is not in the range x>=1"),
+        (("serve", ECHO, "--openai", "--max-queue", "-1"), "'--max-queue': -1 is not in the range x>=0"),
+        (("serve", ECHO, "--openai", "--request-timeout", "0"), "'--request-timeout': 0.0 is not in the range x>0"),
+        (("serve", ECHO, "--queue", "0"), "'--queue': 0 is not in the range x>=1"),
+        (("audit", "tail", "audit.jsonl", "--lines", "-1"), "'--lines': -1 is not in the range x>=1"),
+        (("keys", "add", "", "--file", "keys.json"), "'' is no name for a key."),
+        (("keys", "add", "a\x1b[2Jb", "--file", "keys.json"), "'a\\x1b[2Jb' is no name for a key."),
+    ],
+)
+def test_numbers_and_names_that_mean_nothing_are_refused(trtk, arguments, said):
+    done = trtk(*arguments, *(["--dry-run"] if arguments[0] == "serve" else []))
+
+    assert (done.exit_code, said in done.stderr) == (2, True), done.stderr
+
+
+def test_a_key_that_is_taken_back_is_named_in_one_document(trtk):
+    trtk("keys", "add", "search", "--file", "keys.json")
+    done = trtk("keys", "rm", "search", "--file", "keys.json", "--json")
+
+    assert (done.exit_code, json.loads(done.stdout)["removed"]["name"]) == (0, "search")
+    assert json.loads(trtk("keys", "ls", "--file", "keys.json", "--json").stdout)["keys"] == []
+
+
+def test_one_server_that_cannot_be_stopped_keeps_none_of_the_others(trtk, monkeypatch):
+    def stop(name, *, timeout_s):
+        if name == "a" and timeout_s == 1:
+            raise ServerError("Server 'a' could not be killed.")
+        return serve.Stopped(name=name, was_alive=True, duration_s=1.0, killed=0, shared_memory_removed=0)
+
+    named = [SimpleNamespace(endpoint=SimpleNamespace(name=name)) for name in ("a", "b")]
+    monkeypatch.setattr(serve, "running", lambda: named)
+    monkeypatch.setattr(serve, "stop", stop)
+    done = trtk("stop", "--all", "--timeout", "1", "--json")
+
+    assert [one["name"] for one in json.loads(done.stdout)["stopped"]] == ["b"]
+    assert (done.exit_code, done.stderr) == (6, "Error: Server 'a' could not be killed.\n")
 
 
 def test_a_key_goes_to_stdout_once_and_its_file_stays_private(trtk, tmp_path):

@@ -41,7 +41,7 @@ def verify(file: Path, head: str | None, as_json: bool) -> None:
 
 @audit.command(epilog=output.examples("trtk audit tail audit.jsonl", "trtk audit tail audit.jsonl --lines 50 --json"))
 @file_argument
-@click.option("--lines", default=10, show_default=True, help="How many requests.")
+@click.option("--lines", type=click.IntRange(min=1), default=10, show_default=True, help="How many requests.")
 @output.json_option
 def tail(file: Path, lines: int, as_json: bool) -> None:
     """Show the last requests."""

@@ -37,13 +37,26 @@ def gateway_options(command: F) -> F:
             click.option("--openai-port", default=9000, show_default=True, help="Port of --openai."),
             click.option("--api-keys", type=path, metavar="FILE", help="Let in only keys that `trtk keys add` made."),
             click.option(
-                "--max-requests", default=256, show_default=True, help="Requests of --openai that run at once."
+                "--max-requests",
+                type=click.IntRange(min=1),
+                default=256,
+                show_default=True,
+                help="Requests of --openai that run at once.",
             ),
             click.option(
-                "--max-queue", default=256, show_default=True, help="Requests of each key that may wait for that."
+                "--max-queue",
+                type=click.IntRange(min=0),
+                default=256,
+                show_default=True,
+                help="Requests of each key that may wait for that.",
             ),
             click.option(
-                "--request-timeout", default=600.0, show_default=True, metavar="S", help="Longest answer of --openai."
+                "--request-timeout",
+                type=click.FloatRange(min=0, min_open=True),
+                default=600.0,
+                show_default=True,
+                metavar="S",
+                help="Longest answer of --openai.",
             ),
             click.option("--audit", type=path, metavar="FILE", help="Record every request of --openai, hash-chained."),
             click.option("--audit-prompts", is_flag=True, help="Record the prompts too."),

@@ -61,11 +61,16 @@ def ls(path: Path | None, as_json: bool) -> None:
 @keys.command(epilog=output.examples("trtk keys rm team-search", "trtk keys rm 3f9a0c11"))
 @click.argument("name")
 @file_option
-def rm(name: str, path: Path | None) -> None:
+@output.json_option
+def rm(name: str, path: Path | None, as_json: bool) -> None:
     """Take a key back, by its name or id."""
     from toolkit.gateway import keys as kept
 
-    removed = kept.remove(_file(path), name)
+    file = _file(path)
+    removed = kept.remove(file, name)
+    if as_json:
+        output.document({"file": str(file), "removed": {"id": removed.id, "name": removed.name}})
+        return
     output.note(f"The key {removed.name} ({removed.id}) opens nothing any more.")
 
 

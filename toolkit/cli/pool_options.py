@@ -52,7 +52,13 @@ def pool_options(command: F) -> F:
                 callback=_seconds,
                 help="A loaded model stays for so long at least.",
             ),
-            click.option("--queue", default=64, show_default=True, help="Requests that may wait for each model."),
+            click.option(
+                "--queue",
+                type=click.IntRange(min=1),
+                default=64,
+                show_default=True,
+                help="Requests that may wait for each model.",
+            ),
             click.option(
                 "--queue-timeout",
                 default="60s",

@@ -65,6 +65,8 @@ def read(path: Path) -> tuple[ApiKey, ...]:
 
 def add(path: Path, name: str) -> str:
     """Make a key and return it; only its hash stays."""
+    if not name.strip() or not name.isprintable():
+        raise UsageError(f"{name!r} is no name for a key.", hint="Name who will use it: trtk keys add team-search")
     key_id, secret = secrets.token_hex(ID_BYTES), secrets.token_urlsafe(SECRET_BYTES)
     created = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
     with files.FolderLock(path):
