@@ -160,11 +160,13 @@ def answer(question: Question, gpu: str, recipe: QuantRecipe, *, weights_bytes: 
     load = question.workload
     in_flight = load if load.concurrency or load.rate_rps else dataclasses.replace(load, concurrency=None)
     found = recommend.option_of(made, question.wanted, price=question.prices(target.gpu), predict=predict)
-    is_shared = isinstance(found, recommend.Option) and load.rate_rps is not None
+    if isinstance(found, recommend.Option) and load.rate_rps is not None:
+        prediction = found.prediction  # of a rate that takes replicas, each has its share
+    else:
+        prediction = predict(made.setup, in_flight)
     return Answer(
         candidate=made,
-        # Of a rate that takes replicas, each has its share.
-        prediction=found.prediction if is_shared else predict(made.setup, in_flight),
+        prediction=prediction,
         option=found if isinstance(found, recommend.Option) else found.option,
         missed=None if isinstance(found, recommend.Option) else found,
         longest_context=longest_context(made.loaded, made.sizing),
