@@ -120,6 +120,18 @@ def test_loopback_addresses_are_served(host):
     backend.pick("embedded").check(dataclasses.replace(SPEC, host=host))
 
 
+@pytest.mark.parametrize("folder", ["my engine", "a;b", "$(id)", "it's", "a&b"])
+def test_a_path_that_is_more_than_one_word_to_the_shell_is_refused(tmp_path, monkeypatch, folder):
+    spec = ServeSpec(name="x", repository=str(tmp_path / folder), backend="embedded")
+    with pytest.raises(UsageError, match="means something to the shell"):
+        embedded.check(spec)
+
+    monkeypatch.setenv("TRTK_CACHE", str(tmp_path / folder))
+    with pytest.raises(UsageError, match="means something to the shell") as caught:
+        embedded.prepare()
+    assert "TRTK_CACHE" in caught.value.hint
+
+
 def test_an_unknown_backend_is_named():
     with pytest.raises(UnknownName, match="no serving backend named 'embeded'") as refused:
         backend.pick("embeded")

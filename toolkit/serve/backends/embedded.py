@@ -6,13 +6,14 @@ import importlib.metadata
 import importlib.util
 import os
 import platform
+import re
 import shutil
 import sys
 import tempfile
 from pathlib import Path
 
 from toolkit import files, workspace
-from toolkit.errors import MissingError
+from toolkit.errors import MissingError, UsageError
 from toolkit.serve import libpython, listening, targets
 from toolkit.serve.backend import (
     MARKER,
@@ -32,6 +33,7 @@ INSTALL_HINT = "Install it with `pip install 'trtk[cpu]'`."
 PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
 #: Importing an inference library and compiling a model happen before a stub answers; Triton's own 30 s is too short.
 STUB_TIMEOUT_S = 900
+NOT_ONE_WORD = re.compile(r"""[\s"'`$&|;<>()*?\[\]{}!#\\]""")
 #: Reached by anyone on this machine in 2.51 otherwise: they can map memory, write files (CVE-2025-23319 and kin) and,
 #: where models are loaded on demand, bring code of their own.
 CLOSED_APIS = "model-repository,shared-memory,trace,logging"
@@ -89,7 +91,17 @@ def _flags(spec: ServeSpec, identity: Identity) -> list[str]:
 def check(spec: ServeSpec) -> None:
     """Refuse what this backend cannot run, and, unless asked in so many words, to be reached from other machines."""
     _need_cpu_engine(spec)
+    _need_plain_path(spec.repository, hint="Move it, or rename the folder")
     listening.need_loopback(spec, why="the embedded Triton 2.51 is older than the security floor (26.07)")
+
+
+def _need_plain_path(path: str, *, hint: str) -> None:
+    """Refuse a path that is not one word to the shell: Triton starts its Python processes with a line for bash."""
+    if found := NOT_ONE_WORD.search(path):
+        raise UsageError(
+            f"Triton's Python processes cannot be started from {path!r}: {found[0]!r} means something to the shell.",
+            hint=f"{hint}, so that its path has none of these.",
+        )
 
 
 def _need_cpu_engine(spec: ServeSpec) -> None:
@@ -122,6 +134,7 @@ def prepare() -> None:
     if not stub.is_file():
         raise MissingError(f"{WHEEL} has no Python backend for Python {PYTHON}.", hint="Use Python 3.10, 3.11 or 3.12.")
     target = _prepared_dir()
+    _need_plain_path(str(target), hint="Set TRTK_CACHE to another folder")
     if not target.is_dir():
         _make_whole(target, root, stub)
     _need_stub_runs(_backend_root() / "python" / stub.name)
