@@ -275,3 +275,26 @@ def test_a_refused_turn_does_not_end_the_conversation(url, typist):
     chat.until(PROMPT, times=5)  # before it the terminal would take Ctrl-D itself
     os.write(chat.leader, b"\x04")
     assert chat.process.wait(30) == 0
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        ("--max-tokens", str(2**31)),
+        ("--top-k", str(2**31)),
+        ("--seed", str(2**64)),
+        ("--temperature", "1e300"),
+        ("--stop", "\udcff"),
+    ],
+)
+def test_what_a_request_cannot_hold_is_refused_before_it_is_sent(option, value):
+    code, out, err = trtk("infer", "Hi", "--url", "grpc://127.0.0.1:9", option, value)
+    assert (code, out) == (2, "")
+    assert "range" in err or "not UTF-8" in err
+
+
+def test_bytes_that_are_no_text_are_said_of_the_prompt_and_of_a_turn():
+    code, _, err = trtk("infer", "bad \udcff", "--url", "grpc://127.0.0.1:9")
+    assert (code, err.splitlines()[0]) == (2, "Error: 'bad ?' is not UTF-8.")
+    code, _, err = trtk("chat", "--url", "grpc://127.0.0.1:9", stdin=b"a\xff\n")
+    assert (code, err.splitlines()[-2]) == (2, "Error: 'a?' is not UTF-8.")

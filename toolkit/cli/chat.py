@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -44,6 +45,8 @@ def chat(system: str | None, as_json: bool, **settings: Any) -> None:
     if sys.stdin.isatty():
         _talk(conversation)
         return
+    if isinstance(sys.stdin, io.TextIOWrapper):
+        sys.stdin.reconfigure(errors="surrogateescape")  # what is no text is said of its line, not of the pipe
     replies = [conversation.say(line.rstrip("\n")) for line in sys.stdin if line.strip()]
     if as_json:
         output.document({"messages": conversation.messages, "replies": [to_json(one) for one in replies]})

@@ -22,6 +22,8 @@ SHOWN = {code: 0x2400 + code for code in range(32) if code not in (9, 10)} | dic
 )
 OPENAI = "openai+"
 DEFAULT_MODEL = "ensemble"
+#: What the tensors of a request hold.
+MOST_INT32, MOST_UINT64, MOST_FP32 = 2**31 - 1, 2**64 - 1, 3.4e38
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,12 +41,18 @@ def options(max_tokens: int) -> Callable[[F], F]:
         click.option("--url", help="grpc://host:port, http://host:port or openai+http://host:port/v1."),
         click.option("--model", help=f"The model's name on the server.  [default: {DEFAULT_MODEL}]"),
         click.option(
-            "--max-tokens", type=click.IntRange(1), default=max_tokens, show_default=True, help="Most tokens to make."
+            "--max-tokens",
+            type=click.IntRange(1, MOST_INT32),
+            default=max_tokens,
+            show_default=True,
+            help="Most tokens to make.",
         ),
-        click.option("--temperature", type=click.FloatRange(0), help="0 takes the likeliest token each time."),
+        click.option(
+            "--temperature", type=click.FloatRange(0, MOST_FP32), help="0 takes the likeliest token each time."
+        ),
         click.option("--top-p", type=click.FloatRange(0, 1, min_open=True), help="Take from this share of likelihood."),
-        click.option("--top-k", type=click.IntRange(1), help="Take from so many tokens."),
-        click.option("--seed", type=click.IntRange(0), help="The same seed makes the same answer."),
+        click.option("--top-k", type=click.IntRange(1, MOST_INT32), help="Take from so many tokens."),
+        click.option("--seed", type=click.IntRange(0, MOST_UINT64), help="The same seed makes the same answer."),
         click.option("--stop", multiple=True, metavar="TEXT", help="End the answer at this text; can be repeated."),
         click.option(
             "--timeout", type=click.FloatRange(0, min_open=True), default=300.0, show_default=True, help="Seconds."
@@ -78,8 +86,17 @@ def question(settings: Mapping[str, Any], whom: Partner, **said: Any) -> Questio
     """Return a request with the options' settings."""
     from toolkit import talk
 
+    need_text(said.get("prompt", ""), *(each["content"] for each in said.get("messages", ())), *settings["stop"])
     same = {name: settings[name] for name in ("max_tokens", "temperature", "top_p", "top_k", "seed", "stop")}
     return talk.Question(request_id=talk.new_id(), model=whom.model, **same, **said)
+
+
+def need_text(*texts: str) -> None:
+    """Raise where a command line or a pipe gave bytes that are no text: Python keeps them as halves of characters."""
+    for text in texts:
+        if any("\ud800" <= char <= "\udfff" for char in text):
+            shown = text.encode(errors="replace").decode()
+            raise UsageError(f"{shown!r} is not UTF-8.", hint="Give it in that encoding.")
 
 
 def measures(reply: Reply) -> str:
