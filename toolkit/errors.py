@@ -39,7 +39,8 @@ class UnknownName(UsageError):
         names = sorted(known)
         near = difflib.get_close_matches(name.lower(), names, n=3, cutoff=0.5)
         listing = f" `{command}` lists them all." if command else ""
-        hint = f"Did you mean {' or '.join(near)}?{listing}" if near else f"Known: {', '.join(names[:12])}.{listing}"
+        known_ones = f"Known: {', '.join(names[:12])}." if names else "There is none."
+        hint = f"Did you mean {' or '.join(near)}?{listing}" if near else f"{known_ones}{listing}"
         super().__init__(f"There is no {kind} named {name!r}.", hint=hint)
         self.nearest = near
 

@@ -124,3 +124,10 @@ def test_the_live_view_redraws_until_q_or_ctrl_c_and_leaves_the_terminal_as_it_w
     assert process.wait(20) == 0
     assert b"Traceback" not in seen
     assert seen.rstrip().endswith((b"\x1b[?1049l", b"\x1b[?25h"))  # the other screen is left, the cursor is back
+
+
+def test_a_name_where_nothing_runs_is_answered_in_whole_sentences(monkeypatch, tmp_path):
+    monkeypatch.setenv("TRTK_STATE", str(tmp_path))
+    code, out, err = trtk("--once", "nope")
+    assert (code, out) == (2, "")
+    assert err.splitlines()[1] == "Hint: There is none. `trtk status` lists them all."

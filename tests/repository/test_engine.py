@@ -65,7 +65,8 @@ def test_whatever_fails_in_the_thread_answers_everyone_and_ends_the_process(engi
         engine.pipeline.step = lambda: None
         setattr(engine, broken, fail)
     in_flight, waiting = Reply(), Reply()
-    row = SimpleNamespace(reply=in_flight, is_done=False, collect=lambda: None, send=lambda _: None)
+    asked = SimpleNamespace(has_log_probs=False)
+    row = SimpleNamespace(reply=in_flight, asked=asked, is_done=False, collect=lambda: None, send=lambda _: None)
     engine.rows, engine.settings.stream_interval, engine.next_cancel_check = [row], 1, float("inf")
     admitted = iter([True])
     engine.admit = lambda: next(admitted)
