@@ -30,6 +30,9 @@ async def triton_http(scope, receive, send):
     status, kind, pieces = 200, b"application/json", [json.dumps({"path": scope["path"], **asked}).encode()]
     if asked.get("text_input") == "wrong":
         status, pieces = 400, [b'{"error": "max_tokens is 0; it must be 1 or more."}']
+    elif asked.get("text_input") == "typed":
+        words = "Unable to parse JSON bytes array: attempt to access JSON non-string as string"
+        status, pieces = 500, [json.dumps({"error": words}).encode()]
     elif scope["path"].endswith("generate_stream"):
         kind, pieces = b"text/event-stream", [b'data: {"text_output": "a"}\n\n', b'data: {"text_output": "b"}\n\n']
     await send({"type": "http.response.start", "status": status, "headers": [(b"content-type", kind)]})

@@ -340,6 +340,14 @@ def test_tritons_own_generate_is_forwarded_by_the_served_name(running):
     assert stream.headers["content-type"] == "text/event-stream"
     wrong = httpx.post(f"{url}/generate", json={"text_input": "wrong"})
     assert (wrong.status_code, wrong.json()) == (400, {"error": "max_tokens is 0; it must be 1 or more."})
+    for body in (b"{", b"[]", b"\xff\xfe", b""):
+        garbage = httpx.post(f"{url}/generate", content=body)
+        assert (garbage.status_code, len(garbage.json()["error"]) > 20) == (400, True)
+    typed = httpx.post(f"{url}/generate", json={"text_input": "typed"})
+    assert (typed.status_code, typed.json()) == (
+        400,
+        {"error": "Unable to parse JSON bytes array: attempt to access JSON non-string as string"},
+    )
     unknown = httpx.post(f"{running.url}/v2/models/other/generate", json=asked)
     assert (unknown.status_code, unknown.json()) == (404, {"error": "The model 'other' is not served here."})
 

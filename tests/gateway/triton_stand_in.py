@@ -24,10 +24,23 @@ INPUTS = {
     "seed": "UINT64",
     **dict.fromkeys(("temperature", "top_p", "presence_penalty", "frequency_penalty", "repetition_penalty"), "FP32"),
     **dict.fromkeys(
-        ("stream", "exclude_input_in_output", "return_num_input_tokens", "return_num_output_tokens"), "BOOL"
+        (
+            "stream",
+            "exclude_input_in_output",
+            "return_num_input_tokens",
+            "return_num_output_tokens",
+            "return_log_probs",
+        ),
+        "BOOL",
     ),
 }
-OUTPUTS = {"text_output": "BYTES", "num_input_tokens": "INT32", "num_output_tokens": "INT32", "finish_reason": "BYTES"}
+OUTPUTS = {
+    "text_output": "BYTES",
+    "num_input_tokens": "INT32",
+    "num_output_tokens": "INT32",
+    "finish_reason": "BYTES",
+    "output_log_probs": "FP32",
+}
 UNPACKED = {"INT32": "<i", "UINT64": "<Q", "FP32": "<f", "BOOL": "<?"}
 
 
@@ -94,7 +107,12 @@ class StandIn(services.GRPCInferenceServiceServicer):
         script = script_of(inputs)
         for count, piece in enumerate(script.get("say", []), start=1):
             await asyncio.sleep(script.get("delay_s", 0.0))
-            yield self.message(piece, count if has_totals else 1, script.get("finish", ""))
+            made = self.message(piece, count if has_totals else 1, script.get("finish", ""))
+            if inputs.get("return_log_probs") == [True]:
+                raw = b"".join(struct.pack("<f", one) for one in script["log_probs"][count - 1])
+                made.infer_response.outputs.add(name="output_log_probs", datatype="FP32", shape=[1, 1, len(raw) // 4])
+                made.infer_response.raw_output_contents.append(raw)
+            yield made
         if "fail" in script:
             code, words = script["fail"]
             await context.abort(grpc.StatusCode[code], words)

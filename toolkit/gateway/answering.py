@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
 
 from toolkit.gateway.asking import Ask
+from toolkit.gateway.fields import NO_LOGPROBS
+from toolkit.gateway.log_probs import Alignment, Token
 from toolkit.gateway.refusals import bad
 from toolkit.gateway.stops import StopCutter
-from toolkit.gateway.triton import Described, Piece, Triton, Value
+from toolkit.gateway.triton import WANTS_LOG_PROBS, Described, Piece, Triton, Value
 from toolkit.gateway.wire import Usage
 
-#: Takes a choice's index and its next piece of text.
-Show = Callable[[int, str], Awaitable[None]]
+#: Takes a choice's index, its next piece of text, and the tokens of it, where they are asked for.
+Show = Callable[[int, str, Sequence[Token]], Awaitable[None]]
 
 
 @dataclass(slots=True)
@@ -65,6 +67,10 @@ def values_of(ask: Ask, prompt: str, model: Described, *, seed: int) -> dict[str
     values |= {"return_num_input_tokens": True, "return_num_output_tokens": True, **ask.sampling}
     if ask.guide is not None:
         values |= {"guided_decoding_guide_type": ask.guide.kind, "guided_decoding_guide": ask.guide.text}
+    if ask.has_log_probs:
+        if not model.has_log_probs:
+            raise bad(NO_LOGPROBS, param="logprobs")
+        values |= {WANTS_LOG_PROBS: True}
     for name in values:
         if name not in model.inputs:
             raise bad(f"The model {ask.model!r} has no input {name!r}: it cannot do what was asked for.", param=name)
@@ -98,16 +104,20 @@ async def generate(
 
 async def _choice(triton: Triton, request: bytes, ask: Ask, *, index: int, progress: Progress, show: Show) -> None:
     cutter, counted = StopCutter(ask.stops), progress.choices[index]
+    aligned = Alignment(len(ask.prompts[index // ask.n]) if ask.has_echo else 0) if ask.has_log_probs else None
     async with aclosing(triton.pieces(request)) as pieces:
         async for piece in pieces:
             counted.take(piece)
-            if text := cutter.feed(piece.text.decode(errors="replace")):
+            come = piece.text.decode(errors="replace")
+            if aligned is not None:
+                aligned.take(come, piece.log_probs)
+            if text := cutter.feed(come):
                 progress.first_text_at = progress.first_text_at or time.monotonic()
-                await show(index, text)
+                await show(index, text, aligned.shown(text) if aligned else ())
             if cutter.is_done:  # leaving the stream ends the engine's work
                 counted.finish_reason = "stop"
                 return
     if rest := cutter.rest():
-        await show(index, rest)
+        await show(index, rest, aligned.shown(rest) if aligned else ())
     if counted.finish_reason not in {"stop", "length"}:
         counted.finish_reason = "length" if counted.output_tokens >= ask.max_tokens else "stop"

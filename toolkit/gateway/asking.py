@@ -45,6 +45,8 @@ class Ask:
     seed: int
     sampling: Mapping[str, int | float] = field(default_factory=dict)  # by the names of Triton's tensors
     guide: Guide | None = None
+    has_log_probs: bool = False
+    has_top_log_probs: bool = False  # of a completion: the chosen tokens are the most likely ones
 
     @property
     def choices(self) -> int:
@@ -72,7 +74,17 @@ def completion(fields: Fields) -> Ask:
         prompts=_prompts(fields),
         max_tokens=number(fields, "max_tokens", COMPLETION_TOKENS),
         has_echo=flag(fields, "echo"),
+        has_log_probs=fields.get("logprobs") is not None,
+        has_top_log_probs=_has_top(fields),
     )
+
+
+def _has_top(fields: Fields) -> bool:
+    """Read `logprobs` of a completion: how many of the most likely tokens to tell."""
+    asked = known.Number(0, 5, is_whole=True).read(fields, "logprobs")
+    if asked and not (asked == 1 and _sampling(fields).get("top_k") == 1):
+        raise bad(known.NO_TOP_LOGPROBS, param="logprobs")
+    return bool(asked)
 
 
 def chat(fields: Fields) -> Ask:
@@ -85,6 +97,7 @@ def chat(fields: Fields) -> Ask:
         prompts=(json.dumps(_messages(fields), ensure_ascii=False),),
         max_tokens=number(fields, "max_completion_tokens", older),
         guide=_guide(fields),
+        has_log_probs=flag(fields, "logprobs"),
     )
 
 

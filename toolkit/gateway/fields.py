@@ -50,9 +50,9 @@ NUMBERS = {
 }
 COMMON = frozenset(NUMBERS) - {"max_completion_tokens"}
 READ = {
-    "completion": COMMON | {"model", "prompt", "stream", "stream_options", "stop", "echo", "ignore_eos"},
+    "completion": COMMON | {"model", "prompt", "stream", "stream_options", "stop", "echo", "ignore_eos", "logprobs"},
     "chat": COMMON
-    | {"model", "messages", "stream", "stream_options", "stop", "ignore_eos", "response_format"}
+    | {"model", "messages", "stream", "stream_options", "stop", "ignore_eos", "response_format", "logprobs"}
     | {"max_completion_tokens"},
 }
 #: The third is not OpenAI's, but of engines' own endpoints: load tests count tokens by it.
@@ -73,15 +73,18 @@ def _is_one_of(*values: Any) -> Callable[[Any], bool]:
 
 
 NO_TOOLS = "Tool calls are not supported by this server; describe the tools in a message and parse the answer's text."
-NO_LOGPROBS = "Log probabilities are not available: this server's models give text, not the tokens that it is made of."
+NO_LOGPROBS = "Log probabilities are not available: this model gives text, not the tokens that it is made of."
+NO_TOP_LOGPROBS = (
+    "Only the log probability of the chosen token is known: 'top_logprobs' can be 0, and 'logprobs' of a completion 0, "
+    "or 1 with temperature 0, where the chosen token is the most likely one."
+)
 #: field -> (what asks for nothing, why anything else is refused)
 REFUSED: dict[str, tuple[Callable[[Any], bool], str]] = {
     "tools": (_is_empty, NO_TOOLS),
     "functions": (_is_empty, NO_TOOLS),
     "tool_choice": (_is_one_of("none", "auto"), NO_TOOLS),
     "function_call": (_is_one_of("none", "auto"), NO_TOOLS),
-    "logprobs": (_is_one_of(False), NO_LOGPROBS),
-    "top_logprobs": (_is_one_of(0), NO_LOGPROBS),
+    "top_logprobs": (_is_one_of(0), NO_TOP_LOGPROBS),
     "logit_bias": (_is_empty, "'logit_bias' is not supported by this server; leave it out."),
     "suffix": (_is_empty, "'suffix' is not supported: the models of this server continue a text at its end."),
     "best_of": (_is_one_of(1), "'best_of' is not supported: it needs log probabilities. Use 'n'."),

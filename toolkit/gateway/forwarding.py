@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 import urllib.parse
 
 import httpx
 
 from toolkit.gateway import refusals
+from toolkit.gateway.asking import document_of
 from toolkit.gateway.exchange import Exchange
 from toolkit.gateway.refusals import Refusal
 from toolkit.gateway.serving import Endpoint, Gateway, Seen
+
+
+#: Triton's words for a value of another type than the tensor's, which it answers with 500.
+WRONG_TYPE = re.compile(r"JSON|attempt to (access|get)")
 
 
 class Forward(Endpoint):
@@ -28,6 +34,7 @@ class Forward(Endpoint):
     async def answer(self, exchange: Exchange, body: bytes, seen: Seen) -> bytes:
         """Forward through the lease; Triton's status and words are the client's."""
         name, gateway = exchange.path_params["model"], self.gateway
+        document_of(body)  # Triton answers what is no JSON with 500, though it is the client's fault
         if gateway.config.audit and gateway.config.audit.has_prompts:
             seen.prompts = (body.decode(errors="replace"),)
         asked_at = time.monotonic()
@@ -59,5 +66,7 @@ def _refused(status: int, body: bytes) -> Refusal:
         sentence = str(json.loads(body)["error"])
     except (ValueError, KeyError, TypeError):
         sentence = f"The model server answered with status {status}."
+    if status == 500 and WRONG_TYPE.search(sentence):
+        status = 400
     kind = refusals.Kind(status, "invalid_request_error" if status < 500 else "server_error")
     return Refusal(kind, sentence)

@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from toolkit.gateway import answering, asking
 from toolkit.gateway.answering import Progress
 from toolkit.gateway.asking import Ask
 from toolkit.gateway.exchange import EVENTS, Exchange
 from toolkit.gateway.fields import Fields
+from toolkit.gateway.log_probs import Token
 from toolkit.gateway.serving import Endpoint, Gateway, Seen
 from toolkit.gateway.triton import Described
 from toolkit.gateway.wire import DONE, Choice, Usage, Wire
@@ -56,15 +57,21 @@ class Whole:
     def __init__(self, ask: Ask, wire: Wire) -> None:
         self._ask, self._wire = ask, wire
         self._texts: list[list[str]] = [[] for _ in range(ask.choices)]
+        self._tokens: list[list[Token]] = [[] for _ in range(ask.choices)]
 
-    async def show(self, index: int, text: str) -> None:
+    async def show(self, index: int, text: str, tokens: Sequence[Token]) -> None:
         """Keep a piece."""
         self._texts[index].append(text)
+        self._tokens[index].extend(tokens)
 
     async def last(self, progress: Progress) -> bytes:
         """Return the answer."""
         choices = [
-            Choice(text=echoed(self._ask, index) + "".join(texts), finish_reason=progress.choices[index].finish_reason)
+            Choice(
+                text=echoed(self._ask, index) + "".join(texts),
+                finish_reason=progress.choices[index].finish_reason,
+                tokens=self._tokens[index],
+            )
             for index, texts in enumerate(self._texts)
         ]
         return self._wire.whole(choices, progress.usage)
@@ -77,10 +84,10 @@ class Streamed:
         self._exchange, self._ask, self._wire, self._progress = exchange, ask, wire, progress
         self._opened: set[int] = set()
 
-    async def show(self, index: int, text: str) -> None:
+    async def show(self, index: int, text: str, tokens: Sequence[Token]) -> None:
         """Send a piece."""
         opening = b"" if index in self._opened else await self._open(index)
-        await self._exchange.piece(opening + self._wire.piece(index, text, self._usage(index)))
+        await self._exchange.piece(opening + self._wire.piece(index, text, self._usage(index), tokens=tokens))
 
     async def _open(self, index: int) -> bytes:
         self._opened.add(index)

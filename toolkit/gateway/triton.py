@@ -19,6 +19,7 @@ QUESTION_TIMEOUT_S = 5.0
 TEXT = "text_output"
 COUNTS = ("num_input_tokens", "num_output_tokens")
 FINISH_REASON = "finish_reason"
+WANTS_LOG_PROBS, LOG_PROBS = "return_log_probs", "output_log_probs"
 PACKED = {"BOOL": "<?", "INT32": "<i", "INT64": "<q", "UINT32": "<I", "UINT64": "<Q", "FP32": "<f"}
 LENGTH_BYTES = 4
 QUEUE_IS_FULL = re.compile(r"maximum queue size", re.IGNORECASE)
@@ -34,6 +35,7 @@ class Described:
     name: str
     inputs: Mapping[str, tuple[str, int]]  # name -> (datatype, dimensions)
     outputs: tuple[str, ...]  # of those that the gateway reads
+    has_log_probs: bool = False  # of the tokens of each message, in their order
 
     @property
     def has_running_totals(self) -> bool:
@@ -49,6 +51,7 @@ class Piece:
     input_tokens: int | None = None
     output_tokens: int | None = None
     finish_reason: str = ""
+    log_probs: tuple[float, ...] = ()
 
 
 class Triton:
@@ -115,7 +118,7 @@ class Triton:
             shape = [*[1] * (dimensions - 1), len(items)]
             made.inputs.add(name=name, datatype=datatype, shape=shape)
             made.raw_input_contents.append(b"".join(_packed(datatype, item) for item in items))
-        for name in model.outputs:
+        for name in (*model.outputs, *([LOG_PROBS] if values.get(WANTS_LOG_PROBS) else [])):
             made.outputs.add(name=name)
         # Without it a stream whose last message is empty never says that it is over.
         made.parameters["triton_enable_empty_final_response"].bool_param = True
@@ -156,6 +159,8 @@ def _described(model: str, metadata: Any) -> Described:
         name=model,
         inputs={tensor.name: (tensor.datatype, len(tensor.shape)) for tensor in metadata.inputs},
         outputs=tuple(name for name in (TEXT, *COUNTS, FINISH_REASON) if name in names),
+        # NVIDIA's backend has the tensor as well, but what its messages hold of it while it streams is not known here.
+        has_log_probs={LOG_PROBS, FINISH_REASON} <= names,
     )
 
 
@@ -178,6 +183,8 @@ def _piece(response: Any) -> Piece:
             piece.input_tokens = int.from_bytes(content[:4], "little")
         elif name == FINISH_REASON:
             piece.finish_reason = _first_text(content).decode(errors="replace")
+        elif name == LOG_PROBS:
+            piece.log_probs = struct.unpack(f"<{len(content) // 4}f", content)
     return piece
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from toolkit.gateway.asking import Ask
+from toolkit.gateway.log_probs import Token, of_chat, of_completion
 
 DONE = b"data: [DONE]\n\n"
 
@@ -34,13 +35,14 @@ class Choice:
 
     text: str
     finish_reason: str
+    tokens: Sequence[Token] = ()
 
 
 class Wire:
     """Writes the answers to one request."""
 
     def __init__(self, ask: Ask, *, answer_id: str, created: int, fingerprint: str) -> None:
-        self._is_chat = ask.is_chat
+        self._is_chat, self._has_log_probs, self._has_top = ask.is_chat, ask.has_log_probs, ask.has_top_log_probs
         head = {"id": answer_id, "object": "", "created": created, "model": ask.model}
         self._head = {**head, "system_fingerprint": fingerprint}
         chunk = {**self._head, "object": "chat.completion.chunk" if ask.is_chat else "text_completion"}
@@ -49,6 +51,7 @@ class Wire:
         # Chats carry their text in an object of its own.
         opening, closing = (b'"delta": {"content": ', b"}") if ask.is_chat else (b'"text": ', b"")
         self._middle = b", " + opening
+        self._closing = closing
         self._after = closing + b', "logprobs": null, "finish_reason": null}]'
         self._last = b', "logprobs": null, "finish_reason": '
 
@@ -59,9 +62,18 @@ class Wire:
         delta = b', "delta": {"role": "assistant", "content": ""}'
         return self._choice(index) + delta + self._last + b"null}]" + self._closed(usage)
 
-    def piece(self, index: int, text: str, usage: Usage | None = None) -> bytes:
+    def piece(self, index: int, text: str, usage: Usage | None = None, *, tokens: Sequence[Token] = ()) -> bytes:
         """Return the event of a piece of text."""
-        return self._choice(index) + self._middle + json.dumps(text).encode() + self._after + self._closed(usage)
+        after = self._after
+        if self._has_log_probs:
+            said = json.dumps(self._log_probs(tokens)).encode()
+            after = self._closing + b', "logprobs": ' + said + b', "finish_reason": null}]'
+        return self._choice(index) + self._middle + json.dumps(text).encode() + after + self._closed(usage)
+
+    def _log_probs(self, tokens: Sequence[Token]) -> dict[str, Any] | None:
+        if not self._has_log_probs:
+            return None
+        return of_chat(tokens) if self._is_chat else of_completion(tokens, has_top=self._has_top)
 
     def ending(self, index: int, finish_reason: str, usage: Usage | None = None) -> bytes:
         """Return a choice's last event."""
@@ -87,7 +99,7 @@ class Wire:
         return json.dumps({**self._head, "object": name, "choices": listed, "usage": usage.document()}).encode()
 
     def _whole_choice(self, index: int, choice: Choice) -> dict[str, Any]:
-        end = {"logprobs": None, "finish_reason": choice.finish_reason}
+        end = {"logprobs": self._log_probs(choice.tokens), "finish_reason": choice.finish_reason}
         if self._is_chat:
             message = {"role": "assistant", "content": choice.text, "refusal": None}
             return {"index": index, "message": message, **end}

@@ -130,7 +130,8 @@ class Engine:
                 row.collect()
             except Refused as error:
                 row.reply.fail(refusal(error))
-            row.send(interval)
+            # Who wants probabilities wants to know of which token: a message for each.
+            row.send(1 if row.asked.has_log_probs else interval)
             if row.is_done:
                 self.meters.finished(row)
         if any(row.is_done or row.reply.is_closed for row in self.rows):
