@@ -15,7 +15,6 @@ from toolkit.gateway.exchange import Exchange
 from toolkit.gateway.refusals import Refusal
 from toolkit.gateway.serving import Endpoint, Gateway, Seen
 
-
 #: Triton's words for a value of another type than the tensor's, which it answers with 500.
 WRONG_TYPE = re.compile(r"JSON|attempt to (access|get)")
 
