@@ -54,12 +54,15 @@ def _made(profile: LoadProfile) -> Iterator[Wish]:
     isl = lengths.parse(profile.isl_lengths or str(profile.isl))
     osl = lengths.parse(profile.osl_lengths or str(profile.osl))
     shared = prompts.made(seed=profile.seed, index=-1, tokens=round(profile.shared_prefix * isl.mean))
+    is_drawn = not (isl.is_fixed and osl.is_fixed) or profile.cancel_share > 0
+    dice = random.Random(0)
     for index in itertools.count():
-        dice = random.Random(f"{profile.seed}/{index}/lengths")
+        if is_drawn:  # of each request on its own: the others may be as many as they like
+            dice = random.Random(f"{profile.seed}/{index}/lengths")
         row = profile.trace[index % len(profile.trace)] if profile.trace else None
         input_tokens = row.input_tokens if row else isl.draw(dice)
         output_tokens = row.output_tokens if row else osl.draw(dice)
-        leaves = dice.random() < profile.cancel_share
+        leaves = is_drawn and dice.random() < profile.cancel_share
         yield Wish(
             prompt=_prompt(profile, row, index, input_tokens, shared=shared),
             input_tokens=input_tokens,
