@@ -84,6 +84,11 @@ def test_a_skypilot_catalogue_is_read_by_gpu_region_and_kind(tmp_path):
         ('[[offers]]\ngpu = "a4500"\nper_gpu_hour = 1\ncurrency = "XYZ"', "no exchange rate for XYZ"),
         ("[rates]\nUSD = 0", "no exchange rate above zero for USD"),
         ("offers = [", "is not TOML"),
+        ("offers = 3", "are no tables"),
+        ("offers = [1, 2]", "are no tables"),
+        ('[[offers]]\ngpu = "a4500"\nper_gpu_hour = inf', "has inf as the price of 'a4500'"),
+        ('[[offers]]\ngpu = "a4500"\nper_gpu_hour = nan', "has nan as the price of 'a4500'"),
+        ("[rates]\nUSD = nan", "no exchange rate above zero for USD"),
     ],
 )
 def test_a_price_file_that_cannot_be_meant_is_refused_in_a_sentence(tmp_path, text, sentence):
@@ -107,4 +112,11 @@ def test_a_csv_that_is_no_catalogue_says_what_it_lacks(tmp_path):
     path.write_text("gpu,price\nl4,1\n")
 
     with pytest.raises(UsageError, match="no column AcceleratorName, AcceleratorCount, Price"):
+        prices.with_file(prices.defaults(), path)
+
+
+def test_a_catalogue_that_is_no_text_is_refused_in_a_sentence(tmp_path):
+    path = tmp_path / "vms.csv"
+    path.write_bytes(b"AcceleratorName,AcceleratorCount,Price\n\xff\xfe,1,1\n")
+    with pytest.raises(UsageError, match=r"The prices in .*vms\.csv cannot be read"):
         prices.with_file(prices.defaults(), path)

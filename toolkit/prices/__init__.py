@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import functools
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -92,19 +93,26 @@ def _toml(path: Path) -> dict[str, Any]:
 def _rates(document: Mapping[str, Any], path: Path) -> dict[str, float]:
     rates = document.get("rates", {})
     for currency, rate in rates.items() if isinstance(rates, dict) else [("rates", rates)]:
-        if isinstance(rate, bool) or not isinstance(rate, (int, float)) or rate <= 0:
+        if not _is_amount(rate):
             raise UsageError(f"{path} has no exchange rate above zero for {currency}.", hint="Write USD = 1.16.")
     return dict(rates)
 
 
 def _offers(document: Mapping[str, Any], path: Path) -> tuple[PriceOffer, ...]:
+    rows = document.get("offers", ())
+    if not isinstance(rows, (list, tuple)) or not all(isinstance(row, dict) for row in rows):
+        raise UsageError(f"The offers of {path} are no tables.", hint='Write [[offers]] with gpu = "l4" below it.')
     common = {name: str(document.get(name, "")) for name in ("provider", "currency", "region", "date", "source")}
-    return tuple(_offer({**common, **row}, path) for row in document.get("offers", ()))
+    return tuple(_offer({**common, **row}, path) for row in rows)
+
+
+def _is_amount(value: object) -> bool:
+    return not isinstance(value, bool) and isinstance(value, (int, float)) and math.isfinite(value) and value > 0
 
 
 def _offer(row: Mapping[str, Any], path: Path) -> PriceOffer:
     price, kind = row.get("per_gpu_hour"), row.get("kind", ON_DEMAND)
-    if isinstance(price, bool) or not isinstance(price, (int, float)) or price <= 0:
+    if not _is_amount(price):
         raise UsageError(
             f"{path} has {price!r} as the price of {row.get('gpu')!r}.", hint="Write per_gpu_hour = 0.35, above zero."
         )
@@ -114,7 +122,7 @@ def _offer(row: Mapping[str, Any], path: Path) -> PriceOffer:
         gpu=gpus.get(str(row.get("gpu", ""))).name,
         provider=str(row["provider"]) or path.stem,
         kind=str(kind),
-        per_gpu_hour=float(price),
+        per_gpu_hour=float(price or 0),
         currency=str(row["currency"]).upper() or "EUR",
         region=str(row["region"]),
         date=str(row["date"]),
@@ -124,21 +132,27 @@ def _offer(row: Mapping[str, Any], path: Path) -> PriceOffer:
 
 def _skypilot(path: Path) -> tuple[PriceOffer, ...]:
     """Return the cheapest offer of each GPU, kind and region; cards that trtk does not know are passed over."""
-    with path.open(newline="", encoding="utf-8") as file:
-        reader = csv.DictReader(file)
-        missing = [name for name in SKYPILOT_COLUMNS if name not in (reader.fieldnames or ())]
-        if missing:
-            raise UsageError(
-                f"{path} has no column {', '.join(missing)}, so it is no SkyPilot catalogue.",
-                hint="Take vms.csv of a provider in https://github.com/skypilot-org/skypilot-catalog.",
-            )
-        found: dict[tuple[str, str, str], PriceOffer] = {}
-        for row in reader:
-            for offer in _of_instance(row, path):
-                key = (offer.gpu, offer.kind, offer.region)
-                if key not in found or offer.per_gpu_hour < found[key].per_gpu_hour:
-                    found[key] = offer
-    return tuple(found.values())
+    try:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"The prices in {path} cannot be read: {error}.", hint="Give a CSV in UTF-8.") from error
+    return tuple(_cheapest(csv.DictReader(lines), path).values())
+
+
+def _cheapest(reader: csv.DictReader[str], path: Path) -> dict[tuple[str, str, str], PriceOffer]:
+    missing = [name for name in SKYPILOT_COLUMNS if name not in (reader.fieldnames or ())]
+    if missing:
+        raise UsageError(
+            f"{path} has no column {', '.join(missing)}, so it is no SkyPilot catalogue.",
+            hint="Take vms.csv of a provider in https://github.com/skypilot-org/skypilot-catalog.",
+        )
+    found: dict[tuple[str, str, str], PriceOffer] = {}
+    for row in reader:
+        for offer in _of_instance(row, path):
+            key = (offer.gpu, offer.kind, offer.region)
+            if key not in found or offer.per_gpu_hour < found[key].per_gpu_hour:
+                found[key] = offer
+    return found
 
 
 def _of_instance(row: Mapping[str, str], path: Path) -> Iterable[PriceOffer]:
@@ -151,7 +165,7 @@ def _of_instance(row: Mapping[str, str], path: Path) -> Iterable[PriceOffer]:
             price = float(row.get(column) or 0)
         except ValueError:
             continue
-        if price > 0 and count > 0:
+        if _is_amount(price) and _is_amount(count):
             yield PriceOffer(
                 gpu=gpu,
                 provider=path.parent.name or path.stem,
