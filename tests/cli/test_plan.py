@@ -109,6 +109,12 @@ NONSENSE = {
     "an slo under the physical limit": ([*A4500, *LOAD, "--slo", "ttft=1ms"], 3, "not 1 with one request alone"),
     "an slo of no card": (["--slo", "ttft=0.001ms"], 3, "None of these cards carries the load."),
     "a negative price": ([*A4500, "--price", "-1EUR/h"], 2, "A price of -1EUR/h is below zero."),
+    "a rate of no site": ([*A4500, "--rate", "1e300"], 2, "1e+300 requests a second are more than a plan is made for."),
+    "users without end": (
+        [*A4500, "--users", "99999999999", "--requests-per-hour", "1e300"],
+        2,
+        "are more than a plan is made for.",
+    ),
     "a price of nothing": ([*A4500, "--price", "0EUR/h"], 2, "A price of 0EUR/h is none"),
     "an unknown currency": ([*A4500, "--currency", "XYZ"], 2, "There is no exchange rate for XYZ; there are EUR, USD."),
     "zero in flight": ([*A4500, "--concurrency", "0"], 2, "--concurrency 0 is not above zero."),

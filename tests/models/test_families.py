@@ -165,6 +165,11 @@ WRONG = {
     ),
     "no vocabulary": (LLAMA | {"vocab_size": None}, "config.json has no 'vocab_size'."),
     "no layers": (LLAMA | {"num_hidden_layers": 0}, "config.json's 'num_hidden_layers' is 0, not a number of things."),
+    "too many layers": (LLAMA | {"num_hidden_layers": 10**9}, "config.json has 1000000000 layers; no model has over"),
+    "no KV heads": (
+        LLAMA | {"num_key_value_heads": 0},
+        "config.json's 'num_key_value_heads' is 0, not a number of things",
+    ),
     "words": (LLAMA | {"hidden_size": "4096"}, "config.json's 'hidden_size' is '4096', not a number of things."),
     "KV heads": (
         LLAMA | {"num_key_value_heads": 5},

@@ -22,6 +22,8 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 #: Where nobody says: a question with some context, and an answer of a page.
 ISL, OSL = 1024, 256
+#: Beyond any site; replicas are counted one by one.
+MOST_RPS = 1e6
 LENGTH = re.compile(r"(\d+)(?::(\d+))?")
 #: The longest of a distribution is taken to lie this many standard deviations above its mean.
 DEVIATIONS_TO_MAX = 3.0
@@ -133,6 +135,8 @@ def _loads(options: dict[str, Any]) -> dict[str, Any]:
     rate = options.get("rate")
     if options.get("users") is not None:
         rate = demand.rate_of_users(options["users"], options["requests_per_hour"], options["peak"])
+    if rate is not None and rate > MOST_RPS:
+        raise UsageError(f"{rate:g} requests a second are more than a plan is made for.", hint="Try --rate 100.")
     return {"concurrency": options.get("concurrency"), "rate_rps": rate, "prefix_share": share}
 
 

@@ -17,6 +17,8 @@ FULL, SLIDING = "full_attention", "sliding_attention"
 #: Their rope settings need the length of the first training, which is max_position_embeddings when nothing is said.
 TRAINED_LENGTH = "original_max_position_embeddings"
 NEEDS_TRAINED_LENGTH = {"llama3", "yarn", "longrope"}
+#: Far above any model: what is beyond is a slip of the pen, and would be counted layer by layer.
+MOST_LAYERS = 10_000
 #: Spellings of Phi-3's first releases.
 ROPE_ALIASES = {"su": "longrope"}
 
@@ -25,6 +27,11 @@ def decoder_spec(config: Mapping[str, Any], *, family: str) -> ModelSpec:
     """Return the spec of a Llama-shaped decoder; raises PlanInfeasible when a field is missing or cannot be."""
     for name in ("vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size"):
         count_of(config, name)
+    for name in ("num_key_value_heads", "max_position_embeddings"):
+        if config.get(name) is not None:
+            count_of(config, name)
+    if int(config["num_hidden_layers"]) > MOST_LAYERS:
+        raise PlanInfeasible(f"config.json has {config['num_hidden_layers']} layers; no model has over {MOST_LAYERS}.")
     heads = int(config["num_attention_heads"])
     kv_heads = int(config.get("num_key_value_heads") or heads)
     if heads % kv_heads:
