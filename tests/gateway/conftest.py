@@ -17,6 +17,10 @@ triton_stand_in = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(triton_stand_in)
 
 
+COUNTED = {"num_input_tokens": 7, "num_output_tokens": 0}
+STREAMED = b'data: {"text_output": "%b", "num_input_tokens": 7, "num_output_tokens": %d}\n\n'
+
+
 async def triton_http(scope, receive, send):
     """Answer generate and generate_stream as Triton does, with what was asked."""
     assert scope["type"] == "http"
@@ -27,14 +31,14 @@ async def triton_http(scope, receive, send):
         if not message.get("more_body"):
             break
     asked = json.loads(body)
-    status, kind, pieces = 200, b"application/json", [json.dumps({"path": scope["path"], **asked}).encode()]
+    status, kind, pieces = 200, b"application/json", [json.dumps({"path": scope["path"], **asked} | COUNTED).encode()]
     if asked.get("text_input") == "wrong":
         status, pieces = 400, [b'{"error": "max_tokens is 0; it must be 1 or more."}']
     elif asked.get("text_input") == "typed":
         words = "Unable to parse JSON bytes array: attempt to access JSON non-string as string"
         status, pieces = 500, [json.dumps({"error": words}).encode()]
     elif scope["path"].endswith("generate_stream"):
-        kind, pieces = b"text/event-stream", [b'data: {"text_output": "a"}\n\n', b'data: {"text_output": "b"}\n\n']
+        kind, pieces = b"text/event-stream", [STREAMED % (b"a", 1), STREAMED % (b"b", 2)]
     await send({"type": "http.response.start", "status": status, "headers": [(b"content-type", kind)]})
     for piece in pieces:
         await send({"type": "http.response.body", "body": piece, "more_body": True})

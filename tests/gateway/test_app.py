@@ -334,9 +334,16 @@ def test_tritons_own_generate_is_forwarded_by_the_served_name(running):
     url = f"{running.url}/v2/models/demo"
     asked = {"text_input": "Hi", "max_tokens": 1}
 
-    assert httpx.post(f"{url}/generate", json=asked).json() == {"path": "/v2/models/ensemble/generate", **asked}
+    # Triton is asked for counts as well, which the audit log needs; who asked for none of one kind is not overruled.
+    counted = {"return_num_input_tokens": True, "return_num_output_tokens": False, **asked}
+    given = httpx.post(f"{url}/generate", json=asked | {"return_num_output_tokens": False}).json()
+    assert given == {"path": "/v2/models/ensemble/generate", **counted, "num_input_tokens": 7, "num_output_tokens": 0}
     stream = httpx.post(f"{url}/generate_stream", json=asked)
-    assert stream.text == 'data: {"text_output": "a"}\n\ndata: {"text_output": "b"}\n\n'
+    assert stream.text == (
+        'data: {"text_output": "a", "num_input_tokens": 7, "num_output_tokens": 1}\n\n'
+        'data: {"text_output": "b", "num_input_tokens": 7, "num_output_tokens": 2}\n\n'
+    )
+    assert [(one["input_tokens"], one["output_tokens"]) for one in records(running)[-2:]] == [(7, 0), (7, 2)]
     assert stream.headers["content-type"] == "text/event-stream"
     wrong = httpx.post(f"{url}/generate", json={"text_input": "wrong"})
     assert (wrong.status_code, wrong.json()) == (400, {"error": "max_tokens is 0; it must be 1 or more."})

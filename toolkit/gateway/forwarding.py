@@ -19,6 +19,13 @@ from toolkit.gateway.serving import Endpoint, Gateway, Seen
 WRONG_TYPE = re.compile(r"JSON|attempt to (access|get)")
 
 
+#: So that its answer says how many tokens there were; who asked for something else is not overruled.
+ASKED_FOR_THE_AUDIT = ("return_num_input_tokens", "return_num_output_tokens")
+COUNTS = tuple(re.compile(rb'"num_%b_tokens":\s*(\d+)' % kind) for kind in (b"input", b"output"))
+#: Of an answer: enough for its last message.
+TAIL_BYTES = 1 << 16
+
+
 class Forward(Endpoint):
     """Hands a request on as it is, and its answer back as it comes."""
 
@@ -33,7 +40,9 @@ class Forward(Endpoint):
     async def answer(self, exchange: Exchange, body: bytes, seen: Seen) -> bytes:
         """Forward through the lease; Triton's status and words are the client's."""
         name, gateway = exchange.path_params["model"], self.gateway
-        document_of(body)  # Triton answers what is no JSON with 500, though it is the client's fault
+        document = document_of(body)  # Triton answers what is no JSON with 500, though it is the client's fault
+        if gateway.config.audit:
+            body = json.dumps({**dict.fromkeys(ASKED_FOR_THE_AUDIT, True), **document}).encode()
         if gateway.config.audit and gateway.config.audit.has_prompts:
             seen.prompts = (body.decode(errors="replace"),)
         asked_at = time.monotonic()
@@ -53,11 +62,22 @@ class Forward(Endpoint):
                 raise _refused(reply.status_code, await reply.aread())
             kind = reply.headers.get("content-type", "application/json").encode()
             await exchange.begin(200, [(b"content-type", kind)])
-            async for piece in reply.aiter_raw():
-                if seen.ttft_s is None:
-                    seen.ttft_s = time.monotonic() - exchange.received_at
-                await exchange.piece(piece)
+            tail = b""
+            try:
+                async for piece in reply.aiter_raw():
+                    if seen.ttft_s is None:
+                        seen.ttft_s = time.monotonic() - exchange.received_at
+                    tail = (tail + piece)[-TAIL_BYTES:]
+                    await exchange.piece(piece)
+            finally:
+                seen.input_tokens, seen.output_tokens = (_last(pattern, tail) for pattern in COUNTS)
         return b""
+
+
+def _last(pattern: re.Pattern[bytes], text: bytes) -> int | None:
+    """Return the last count of a kind: of a stream, the messages count up."""
+    found = pattern.findall(text)
+    return int(found[-1]) if found else None
 
 
 def _refused(status: int, body: bytes) -> Refusal:
