@@ -101,7 +101,7 @@ def test_a_tokenizer_that_is_none_is_named(home):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"num_key_value_heads": "two"}, "config.json has a value of another kind than its field takes: "),
+        ({"num_key_value_heads": "two"}, "config.json's 'num_key_value_heads' is 'two', not a number of things."),
         ({"rms_norm_eps": "x"}, "config.json has a value of another kind than its field takes: "),
         ({"quantization_config": 5}, "quantization_config is 5, not an object."),
         ({"quantization_config": {"quant_method": "gptq", "bits": "x"}}, "of another kind than its field takes: "),

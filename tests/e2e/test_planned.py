@@ -4,15 +4,29 @@ import json
 
 import pytest
 
-from tests.e2e.conftest import run_trtk
+from tests.e2e.conftest import free_ports, run_trtk
 
 pytestmark = [pytest.mark.slow, pytest.mark.server, pytest.mark.engine]
 
 
-def test_the_plan_of_a_live_server_is_right_about_its_cache_and_its_memory(place, served):
+@pytest.fixture(scope="module")
+def fresh(place, built):
+    """A server that nobody has asked anything: an engine keeps the memory that its largest request ever took."""
+    folder, env = place
+    engine, _ = built("int4")
+    http, grpc, metrics = free_ports(3)
+    ports = ("--http-port", http, "--grpc-port", grpc, "--metrics-port", metrics)
+    code, out, err = run_trtk("serve", engine, "--name", "fresh", "--detach", "--json", *ports, cwd=folder, env=env)
+    assert code == 0, err
+    yield json.loads(out)
+    code, _, err = run_trtk("stop", "fresh", cwd=folder, env=env)
+    assert code == 0, err
+
+
+def test_the_plan_of_a_live_server_is_right_about_its_cache_and_its_memory(place, fresh):
     folder, env = place
 
-    code, out, err = run_trtk("plan", "--verify", served["name"], "--json", cwd=folder, env=env)
+    code, out, err = run_trtk("plan", "--verify", fresh["name"], "--json", cwd=folder, env=env)
 
     assert code == 0, err
     rows = {row["what"]: row for row in json.loads(out)["rows"]}
@@ -21,10 +35,10 @@ def test_the_plan_of_a_live_server_is_right_about_its_cache_and_its_memory(place
     assert abs(rows["process"]["off"]) < 0.25
 
 
-def test_what_is_verified_fits_80_columns_and_gives_a_verdict(place, served):
+def test_what_is_verified_fits_80_columns_and_gives_a_verdict(place, fresh):
     folder, env = place
 
-    code, out, err = run_trtk("plan", "--verify", served["name"], cwd=folder, env={**env, "COLUMNS": "80"})
+    code, out, err = run_trtk("plan", "--verify", fresh["name"], cwd=folder, env={**env, "COLUMNS": "80"})
 
     assert code == 0, err
     assert "the plan and the server" in out

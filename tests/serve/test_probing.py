@@ -1,11 +1,13 @@
 """When a probe is due, and what it concludes, against a server that answers as it is told."""
 
+import dataclasses
 import http.server
 import threading
 
 import pytest
 
-from toolkit.serve import probing
+from toolkit.serve import backend, probing
+from toolkit.serve.backend import Inside
 from toolkit.serve.records import Record
 from toolkit.specs import Endpoint, ServeSpec
 
@@ -111,3 +113,12 @@ def test_silence_is_a_fault_unless_others_are_answered_meanwhile(prober, scripte
     assert look(prober) == ""
 
     assert look(prober) == "Model 'ensemble' did not answer a request for one token in 0 s."
+
+
+def test_what_is_wrong_in_a_server_counts_when_it_is_seen_twice(prober, monkeypatch):
+    seen = iter(["its container is not there", "", "its container is not there", "its container is not there"])
+    boxed = dataclasses.replace(backend.pick("embedded"), look=lambda _: Inside(problem=next(seen)))
+    monkeypatch.setattr(backend, "pick", lambda _: boxed)
+    monkeypatch.setattr(probing, "LOOK_EVERY_S", -1.0)
+
+    assert [prober.fault() for _ in range(4)] == ["", "", "", "x: its container is not there."]

@@ -43,7 +43,7 @@ MEANINGS = {
     "kv_tokens": "follows from the KV cache and its bytes a token",
     "kv_blocks": "follows from the KV cache and its tokens a block",
     "bytes_per_token": "another type of KV cache than planned",
-    "process": "the engine's process on the CPU: weights, blocks in use and libraries",
+    "process": "the engine's process on the CPU; it keeps the memory that its largest batch so far took",
 }
 
 

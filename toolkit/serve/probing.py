@@ -28,14 +28,18 @@ class Prober:
     probed_s: float = field(default_factory=time.monotonic)
     answered: float = 0.0
     failures: int = 0
+    is_doubted: bool = False
 
     def fault(self) -> str:
         """Return why the server is given up; empty while it answers, or when it is not yet time to ask."""
         spec, now = self.record.endpoint.spec, time.monotonic()
         if now > self.looked_s + LOOK_EVERY_S:
-            self.looked_s = now
-            if problem := backend.pick(spec.backend).look(self.record.server_id).problem:
+            problem = backend.pick(spec.backend).look(self.record.server_id).problem
+            if problem and self.is_doubted:
                 return f"{spec.name}: {problem}."
+            # A server that is just ending says itself at the next turn how; its container is gone before it is.
+            self.is_doubted = bool(problem)
+            self.looked_s = self.looked_s if problem else now
         if not (spec.probe_model and spec.probe_every_s) or now < self.probed_s + spec.probe_every_s:
             return ""
         said = self._look(spec.probe_model)
