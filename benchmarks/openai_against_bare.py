@@ -4,7 +4,7 @@
 
 The three take turns in each round, so that a noisy machine hits all of them. The two served sides include their
 client, on the same cores. Besides tokens per second: the median time to the first token of requests that come one at
-a time, through Triton and through the gateway before it.
+a time, through Triton and through the gateway before it, beyond that of the bare pipeline.
 """
 
 from __future__ import annotations
@@ -25,6 +25,8 @@ from toolkit.gateway.config import GatewayConfig
 from toolkit.specs import Companion, LoadProfile, ServeSpec
 
 MODEL, FRONT = "demo", "ensemble"
+#: Requests one after another whose median time to the first token counts, in each round.
+FEW = 24
 
 
 def main() -> None:
@@ -57,17 +59,24 @@ def main() -> None:
                 rates.append(measured)
                 ratios.append({name: measured[name] / measured["bare"] for name in sides})
                 print(json.dumps({"round": number + 1, **rounded(measured), "of bare": rounded(ratios[-1])}))
-            ttft = {name: first_token_ms(sides[name], texts(900 + i, 40)) for i, name in enumerate(sides)}
+            ttft_ms: dict[str, list[float]] = {"bare": [], **{name: [] for name in sides}}
+            for number in range(options.rounds):
+                for i, name in enumerate(turned(sides, number)):
+                    ttft_ms[name].append(first_token_ms(sides[name], texts(900 + 3 * number + i, FEW)))
+                ttft_ms["bare"].append(bare.first_token_ms(texts(902 + 3 * number, FEW)))
         finally:
             serve.stop(endpoint.name)
     for name in sides:
         of_bare = sorted(one[name] for one in ratios)
         print(
             f"{name}: median {statistics.median(of_bare):.3f} of bare (from {of_bare[0]:.3f} to {of_bare[-1]:.3f}), "
-            f"{statistics.median(one[name] for one in rates):.1f} tok/s; first token p50 {ttft[name]:.1f} ms alone"
+            f"{statistics.median(one[name] for one in rates):.1f} tok/s; "
+            f"adds {added(ttft_ms, name)} to the first token (p50 of requests one after another)"
         )
-    print(f"bare: {statistics.median(one['bare'] for one in rates):.1f} tok/s")
-    print(f"the gateway adds {ttft['openai'] - ttft['triton']:.1f} ms to the first token (p50)")
+    print(
+        f"bare: {statistics.median(one['bare'] for one in rates):.1f} tok/s, "
+        f"first token p50 {statistics.median(ttft_ms['bare']):.1f} ms"
+    )
 
 
 def served(engine: Path, config_file: Path) -> tuple[ServeSpec, Companion]:
@@ -103,6 +112,12 @@ def first_token_ms(profile: LoadProfile, prompts: tuple[str, ...]) -> float:
     """Return the median time to the first token of requests that come one after another."""
     run = bench.run(dataclasses.replace(profile, prompts=prompts, requests=len(prompts), concurrency=1, osl=4))
     return statistics.median(1000 * (record.first_token_s - record.sent_s) for record in run.records)
+
+
+def added(ttft_ms: dict[str, list[float]], name: str) -> str:
+    """Return what a side adds to the bare pipeline's median time to the first token, with its spread."""
+    more = sorted(one - bare for one, bare in zip(ttft_ms[name], ttft_ms["bare"], strict=True))
+    return f"{statistics.median(more):.1f} ms (from {more[0]:.1f} to {more[-1]:.1f})"
 
 
 def turned(sides: dict[str, LoadProfile], number: int) -> list[str]:

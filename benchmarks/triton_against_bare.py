@@ -14,6 +14,7 @@ import json
 import statistics
 import time
 from pathlib import Path
+from typing import Any
 
 from toolkit import bench, serve
 from toolkit.bench import prompts as wording
@@ -106,20 +107,11 @@ class Bare:
 
     def run(self, texts: tuple[str, ...]) -> float:
         """Return output tokens per second."""
-        import numpy as np
-        import openvino
-        import openvino_genai
-
         started = time.perf_counter()
         waiting, running, tokens = list(reversed(texts)), {}, 0
         while waiting or running:
             while waiting and len(running) < self.concurrency:
-                ids = self.tokenizer.encode(waiting.pop()).ids
-                config = openvino_genai.GenerationConfig()
-                config.max_new_tokens, config.ignore_eos = self.osl, True
-                self.count += 1
-                prompt = openvino.Tensor(np.array([ids], dtype=np.int64))
-                running[self.pipeline.add_request(self.count, prompt, config)] = 0
+                running[self.asked(waiting.pop(), self.osl)] = 0
             self.pipeline.step()
             for handle in list(running):
                 while handle.can_read():
@@ -129,6 +121,31 @@ class Bare:
                 if running[handle] >= self.osl:
                     del running[handle]
         return tokens / (time.perf_counter() - started)
+
+    def first_token_ms(self, texts: tuple[str, ...]) -> float:
+        """Return the median time to the first token of requests that come one after another."""
+        waits_ms = []
+        for text in texts:
+            started, handle, tokens = time.perf_counter(), self.asked(text, 4), 0
+            while tokens < 4:
+                self.pipeline.step()
+                while handle.can_read():
+                    if not tokens:
+                        waits_ms.append(1000 * (time.perf_counter() - started))
+                    tokens += sum(len(output.generated_ids) for output in handle.read().values())
+        return statistics.median(waits_ms)
+
+    def asked(self, text: str, max_tokens: int) -> Any:
+        """Add a request; return its handle."""
+        import numpy as np
+        import openvino
+        import openvino_genai
+
+        config = openvino_genai.GenerationConfig()
+        config.max_new_tokens, config.ignore_eos = max_tokens, True
+        self.count += 1
+        ids = self.tokenizer.encode(text).ids
+        return self.pipeline.add_request(self.count, openvino.Tensor(np.array([ids], dtype=np.int64)), config)
 
 
 if __name__ == "__main__":
