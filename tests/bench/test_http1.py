@@ -114,6 +114,43 @@ def test_who_leaves_in_an_event_closes_the_connection():
     assert asyncio.run(main()) == []
 
 
+SETTINGS = b"\x00\x00\x06\x04\x00\x00\x00\x00\x00\x00\x03\x00\x00\x00\x64"
+
+
+async def refused_by(speak, *, pause_s=0.0):
+    """Return the error of a request to a server that begins by itself, sent after a pause."""
+    opened = []
+
+    def serve(_, writer):
+        opened.append(writer)
+        speak(writer)
+
+    async with await asyncio.start_server(serve, "127.0.0.1", 0) as running:
+        port = running.sockets[0].getsockname()[1]
+        _, connection = await asyncio.get_running_loop().create_connection(http1.Connection, "127.0.0.1", port)
+        await asyncio.sleep(pause_s)
+        exchange = http1.Exchange(lambda *_: None)
+        connection.start(b"GET / HTTP/1.1\r\n\r\n", exchange)
+        with pytest.raises(SendFailed) as caught:
+            await asyncio.wait_for(exchange.head, 20)
+        connection.close()
+        for writer in opened:
+            writer.close()
+            await writer.wait_closed()
+    return caught.value
+
+
+@pytest.mark.parametrize("pause_s", [0.0, 0.3], ids=["after the request", "before the request"])
+def test_a_server_of_another_protocol_that_waits_is_told_at_once(pause_s):
+    error = asyncio.run(refused_by(lambda writer: writer.write(SETTINGS), pause_s=pause_s))
+    assert (error.kind, str(error).startswith("The response is not HTTP: it ")) == ("bad_response", True)
+
+
+def test_a_server_that_closes_before_it_is_asked_is_told_at_once():
+    error = asyncio.run(refused_by(lambda writer: writer.close(), pause_s=0.3))
+    assert (error.kind, str(error)) == ("stream_broken", "The connection broke: the server closed it.")
+
+
 def test_nobody_there_is_refused_in_a_sentence():
     async def main():
         await http1.Client("http://127.0.0.1:9").call("GET", "/")

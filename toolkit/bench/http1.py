@@ -20,6 +20,7 @@ from toolkit.bench.answer import SendFailed
 
 CONNECT_TIMEOUT_S = 10.0
 HEAD_LIMIT_BYTES = 1 << 16
+BEGIN = b"HTTP/1."
 NO_BODY = frozenset({204, 304})
 OK = 200
 
@@ -61,6 +62,7 @@ class Connection(asyncio.Protocol):
         self.is_reused = False
         self.is_open = False
         self.is_reusable = False
+        self._has_spoken_first = False
         self._transport: Any = None
         self._exchange: Exchange | None = None
         self._rest = b""
@@ -86,6 +88,13 @@ class Connection(asyncio.Protocol):
 
     def start(self, request: bytes, exchange: Exchange) -> None:
         """Send a request whose response goes to EXCHANGE."""
+        if not self.is_open:  # it ended while it was being handed over: no event will say so any more
+            exchange.fail(
+                SendFailed("bad_response", "The response is not HTTP: it came before the request.")
+                if self._has_spoken_first
+                else SendFailed("stream_broken", "The connection broke: the server closed it.")
+            )
+            return
         self._exchange, self._parse, self.is_reusable = exchange, self._take_head, False
         self._transport.write(request)
 
@@ -102,6 +111,7 @@ class Connection(asyncio.Protocol):
         data = self._rest + data if self._rest else data
         exchange = self._exchange
         if exchange is None:
+            self._has_spoken_first = True
             self.close()  # nothing was asked: what comes here is no answer
             return
         try:
@@ -127,6 +137,8 @@ class Connection(asyncio.Protocol):
     def _take_head(self, data: bytes, exchange: Exchange, now: float) -> bytes:
         end = data.find(b"\r\n\r\n")
         if end < 0:
+            if not data.startswith(BEGIN[: len(data)]):  # a server of another protocol may leave it at that, and wait
+                raise ValueError(f"it begins with {data[:40]!r}")
             if len(data) > HEAD_LIMIT_BYTES:
                 raise ValueError(f"its head is longer than {HEAD_LIMIT_BYTES} bytes")
             return data
