@@ -46,6 +46,7 @@ ROOMS_ALLOWED = {
     "monitoring": FLOOR | {"files", "registry", "templating"},
     "talk": FLOOR | {"bench"},  # one request, through the load tester's own clients
     "repository": FLOOR | {"files", "registry", "templating"},
+    "deploy": FLOOR | {"files", "registry", "templating", "containers", "monitoring"},  # pure; the last two for their nouns
     "cli": None,  # composes everything
 }
 #: third-party library → the rooms that may import it
@@ -68,7 +69,7 @@ DOORS = {
     "hpack": {"bench"},
     "matplotlib": {"bench"},
     "tritonclient": {"bench", "repository", "pool", "gateway", "talk"},
-    "yaml": {"repository", "pool", "serve"},
+    "yaml": {"repository", "pool", "serve", "deploy", "cli"},
     "transformers": {"engine"},
     "gguf": {"models"},
     "pyarrow": {"forward"},

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -35,6 +36,8 @@ def environment(user_templates: Path | None = None) -> jinja2.Environment:
     )
     made.filters["pbtxt_string"] = pbtxt_string
     made.filters["yaml_string"] = yaml_string
+    made.filters["json"] = json_value
+    made.filters["shell"] = shlex.quote
     return made
 
 
@@ -55,6 +58,13 @@ def yaml_string(value: object) -> str:
 
     text = str(value)
     return "'" + text.replace("'", "''") + "'" if text.isprintable() else json.dumps(text)
+
+
+def json_value(value: object) -> str:
+    """Return a value as JSON on one line, which YAML and HCL read as their own; mappings keep their order."""
+    import json
+
+    return json.dumps(value, ensure_ascii=False)
 
 
 def chat_template(tokenizer_dir: Path) -> tuple[str, dict[str, str]] | None:

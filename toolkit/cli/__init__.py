@@ -41,6 +41,7 @@ COMMANDS = {
     "report": "Put load tests on one page.",
     "compare": "Say what changed between two load tests.",
     "calibrate": "Measure what this card reaches, for every plan after.",
+    "deploy": "Hand over to a cluster or another machine.",
     "doctor": "Look at what this machine can do, and what to install.",
     "cache": "Show and clear what builds have in common.",
 }

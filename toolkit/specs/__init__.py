@@ -12,6 +12,18 @@ from toolkit.specs.artefacts import (
 )
 from toolkit.specs.builder_facts import LISTS, SWITCH, BuildFlag, BuildTool, LlmApi
 from toolkit.specs.catalogue import CPU_SM, MIXED_PRECISION, STAYS_16_BIT, GpuSpec, QuantRecipe, Release
+from toolkit.specs.deploying import (
+    Autoscale,
+    Budgets,
+    DeployedContainer,
+    DeployedGpu,
+    DeployedModel,
+    DeploySpec,
+    ModelVolume,
+    Placement,
+    Promise,
+    Reasoned,
+)
 from toolkit.specs.evaluation import Evaluation, LayerError, QualityGate, gates_of
 from toolkit.specs.json_values import from_json, to_json
 from toolkit.specs.load import BenchReport, LoadProfile, RequestRecord, Stage, TraceRow
@@ -58,7 +70,9 @@ __all__ = [
     "Adapter",
     "ArchitectureRates",
     "AutoSpec",
+    "Autoscale",
     "BenchReport",
+    "Budgets",
     "BuildFlag",
     "BuildPlan",
     "BuildTool",
@@ -70,6 +84,10 @@ __all__ = [
     "ContainerOptions",
     "ConversionPlan",
     "Cost",
+    "DeploySpec",
+    "DeployedContainer",
+    "DeployedGpu",
+    "DeployedModel",
     "Endpoint",
     "EngineManifest",
     "Evaluation",
@@ -84,13 +102,17 @@ __all__ = [
     "MemoryBudget",
     "ModelSource",
     "ModelSpec",
+    "ModelVolume",
     "MoeSpec",
+    "Placement",
     "Prediction",
     "PriceOffer",
     "Progress",
+    "Promise",
     "QualityGate",
     "QuantRecipe",
     "Range",
+    "Reasoned",
     "Release",
     "RepositorySettings",
     "RepositorySpec",

@@ -1,0 +1,299 @@
+"""From a built folder and the options of `trtk deploy` to the one noun that every target renders."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from toolkit.cli import deploy_options, deploy_sizing
+from toolkit.errors import PlanInfeasible, UsageError
+from toolkit.specs import (
+    Budgets,
+    BuildPlan,
+    DeployedContainer,
+    DeployedGpu,
+    DeployedModel,
+    DeploySpec,
+    EngineManifest,
+    GpuSpec,
+    Placement,
+    Promise,
+    Reasoned,
+)
+
+if TYPE_CHECKING:
+    from toolkit.deploy import Target
+    from toolkit.serve.targets import Artefact
+
+#: uid:gid of the images' own user; the same wherever this runs.
+UID = GID = 1000
+#: Threads of Triton, tokenizers and HTTP beside a GPU, and for each rank.
+CPUS, CPUS_PER_RANK = 2, 2
+#: Of the CPU engine, where nobody says otherwise.
+CPUS_OF_CPU_ENGINE = 4
+GIB = 1 << 30
+#: A CUDA context, Python and its libraries, in each rank and in the server.
+HOST_BYTES_PER_PROCESS = 3 * GIB
+#: trtllm-build holds the weights, and a copy while TensorRT lays them out.
+COMPILE_COPIES = 2.5
+#: The longest that a request is waited for when a server is told to stop.
+DRAIN_LEAST_S, DRAIN_MOST_S = 15, 600
+OPENAI_PORT = 9000
+
+
+def spec_of(target: Target, engine: Path, options: dict[str, Any]) -> DeploySpec:
+    """Return what is deployed; raises before anything is written where it cannot be."""
+    from toolkit import __version__
+    from toolkit.deploy import names
+    from toolkit.serve import allowances, targets
+
+    namespace = names.need_label(options["namespace"], "--namespace")
+    settings = deploy_options.settings_of(options, target)
+    found = targets.artefact(_folder(engine))
+    manifest = _manifest(found)
+    plan = _plan(manifest, found)
+    name = names.need_label(options["name"], "--name") if options["name"] else names.name_of(found.folder.name)
+    model = _model(manifest, plan, found)
+    gpu = _card(plan, found, options)
+    placement = _placement(model, options)
+    made = deploy_sizing.sized(plan, gpu, model.ranks, options)
+    startup_s = math.ceil(allowances.startup_timeout_s(found))
+    budgets = _budgets(model, plan, made.promise, startup_s)
+    return DeploySpec(
+        target=target.name,
+        name=name,
+        namespace=namespace,
+        model=model,
+        gpu=_deployed_gpu(gpu, options),
+        placement=placement,
+        container=_container(found, name, budgets, options),
+        volume=deploy_options.volume_of(options["volume"], target, name),
+        budgets=budgets,
+        replicas=made.replicas,
+        promise=made.promise,
+        autoscale=deploy_sizing.autoscale_of(made, startup_s, options, kv_use=None),
+        cost=made.cost,
+        is_disaggregated=options["disaggregated"],
+        settings=settings,
+        release="" if model.is_for_cpu else plan.release.name,
+        trtk=__version__,
+    )
+
+
+def _folder(engine: Path) -> Path:
+    from toolkit.serve.targets import MANIFEST
+
+    if not engine.exists():
+        raise UsageError(f"There is no {engine}.", hint="`trtk build` makes one; `ls engines` lists them.")
+    if not (engine / MANIFEST).is_file():
+        raise UsageError(
+            f"{engine} is no folder that `trtk build` finished.", hint="`ls engines` shows those that are."
+        )
+    return engine
+
+
+def _manifest(found: Artefact) -> EngineManifest:
+    from toolkit import specs
+
+    document = json.loads((found.folder / "manifest.json").read_text(encoding="utf-8"))
+    return specs.manifest_from_json(document)
+
+
+def _plan(manifest: EngineManifest, found: Artefact) -> BuildPlan:
+    from toolkit.specs import from_json
+
+    try:
+        return from_json(BuildPlan, manifest.plan)
+    except TypeError as error:
+        raise UsageError(
+            f"The manifest of {found.folder} was written by trtk {manifest.tool_versions.get('trtk')}: {error}.",
+            hint="Build it again with this version.",
+        ) from error
+
+
+def _model(manifest: EngineManifest, plan: BuildPlan, found: Artefact) -> DeployedModel:
+    from toolkit.cli import repositories
+
+    is_llm_api = found.kind == "llmapi"
+    repository = repositories.spec_of(plan, repositories.Places()) if is_llm_api else None
+    return DeployedModel(
+        folder=found.folder.name,
+        model=str(manifest.model.get("name", "")),
+        revision=str(manifest.model.get("revision") or ""),
+        kind=found.kind,
+        flow=plan.flow,
+        quant=plan.conversion.recipe.name,
+        build_id=manifest.build_id,
+        is_deferred=found.is_deferred,
+        front_model=plan.repository.model_name or "ensemble",
+        limits=plan.limits,
+        instances=plan.repository.instances.get("tensorrt_llm", 1) if found.kind == "trtllm" else 1,
+        loaded_bytes=found.loaded_bytes,
+        folder_bytes=sum(record.size_bytes for record in manifest.files),
+        llm_api=repository.llm_api if repository else {},
+        tensorrt_llm="" if found.is_for_cpu else plan.release.tensorrt_llm,
+    )
+
+
+def _card(plan: BuildPlan, found: Artefact, options: Mapping[str, Any]) -> GpuSpec:
+    """Return the card of the target's nodes; raises PlanInfeasible for one that this cannot run on."""
+    from toolkit import gpus
+
+    if not options["gpu"]:
+        return plan.gpu
+    asked = gpus.get(options["gpu"])
+    known = _sms(plan, found)
+    if asked.sm not in known:
+        runs = ", ".join(f"sm_{sm}" for sm in known) if known != (0,) else "the CPU"
+        raise PlanInfeasible(
+            f"{found.folder.name} runs on {runs}; {asked.title} is {f'sm_{asked.sm}' if asked.sm else 'no GPU'}.",
+            hint=f"Build one for it: trtk build MODEL --gpu {asked.name}.",
+        )
+    return asked
+
+
+def _sms(plan: BuildPlan, found: Artefact) -> tuple[int, ...]:
+    """Return the SMs that a folder runs on: a compiled engine on its own, a bundle on those that it says."""
+    path = found.folder / "bundle.json"
+    if found.kind == "trtllm" and not found.is_deferred:
+        return (plan.gpu.sm,)
+    if not path.is_file():
+        return (plan.gpu.sm,)
+    return tuple(sorted(int(sm) for sm in json.loads(path.read_text(encoding="utf-8"))["commands"]))
+
+
+def _placement(model: DeployedModel, options: Mapping[str, Any]) -> Placement:
+    ranks, each = model.ranks, options["gpus_per_node"]
+    if ranks <= each:
+        return Placement(nodes=1, gpus_per_node=ranks)
+    if not options["multi_node"]:
+        raise PlanInfeasible(
+            f"One server takes {ranks} GPUs (tp {model.limits.tp}, pp {model.limits.pp}); a node has {each}.",
+            hint="Add --multi-node, or say what a node has with --gpus-per-node.",
+        )
+    if model.instances > 1:
+        raise PlanInfeasible(
+            f"{model.instances} instances of one engine are started by one process, on one node.",
+            hint="Build with --instances tensorrt_llm=1 and let --replicas do the same.",
+        )
+    if ranks % each:
+        raise PlanInfeasible(
+            f"{ranks} ranks do not divide among nodes of {each} GPUs.",
+            hint=f"Try --gpus-per-node {math.gcd(ranks, each)}.",
+        )
+    return Placement(nodes=ranks // each, gpus_per_node=each)
+
+
+def _deployed_gpu(gpu: GpuSpec, options: Mapping[str, Any]) -> DeployedGpu:
+    product = options["gpu_product"] or ""
+    if product and gpu.is_cpu:
+        raise UsageError("--gpu-product names a GPU, and this runs on a CPU.", hint="Leave it out.")
+    return DeployedGpu(
+        name=gpu.name,
+        title=gpu.title,
+        product=product,
+        sm=gpu.sm,
+        memory_mib=0 if gpu.is_cpu else gpu.memory_usable_mib,
+    )
+
+
+def _container(found: Artefact, name: str, budgets: Budgets, options: Mapping[str, Any]) -> DeployedContainer:
+    """Return the container as the docker backend runs it; nothing of this machine is in it."""
+    from toolkit.serve import containment
+    from toolkit.specs import ContainerOptions, ServeSpec
+
+    if options["gateway_image"] and not options["openai"]:
+        raise UsageError("--gateway-image belongs to --openai.", hint="Add --openai.")
+    spec = ServeSpec(
+        name=name,
+        repository=str(found.folder / "model_repository"),
+        backend="docker",
+        folder=str(found.folder),
+        kind=found.kind,
+        startup_timeout_s=budgets.startup_s.value,
+        exit_timeout_s=budgets.drain_s.value,
+        container=ContainerOptions(image=options["image"] or ""),
+    )
+    containment.need_servable(spec)
+    made = containment.container(spec, None)
+    model_path, *rest = (mount.target for mount in made.mounts)
+    is_openai = options["openai"]
+    if is_openai and not found.is_for_cpu and not options["gateway_image"]:
+        raise UsageError(
+            f"The image {made.image} has no OpenAI endpoint of trtk's.",
+            hint="Name one that has trtk with --gateway-image: docker/cpu makes it.",
+        )
+    openai = ("--openai", "--openai-host", "0.0.0.0", "--openai-port", str(OPENAI_PORT))
+    return DeployedContainer(
+        image=made.image,
+        arguments=(*made.command, *(openai if is_openai and found.is_for_cpu else ())),
+        environment=made.environment,
+        uid=UID,
+        gid=GID,
+        model_path=model_path,
+        engines_path=rest[0] if rest and found.is_deferred else "",
+        openai_port=OPENAI_PORT if is_openai else 0,
+        gateway_image=options["gateway_image"] or "",
+    )
+
+
+def _budgets(model: DeployedModel, plan: BuildPlan, promise: Promise, startup_s: int) -> Budgets:
+    from toolkit.serve import allowances, containment
+
+    compile_s = None
+    if model.is_deferred and model.kind == "trtllm":
+        seconds = allowances.COMPILE_S + allowances.COMPILE_S_PER_GB * model.loaded_bytes / 1e9
+        compile_s = Reasoned(value=math.ceil(seconds), reason=f"TensorRT compiles {model.loaded_bytes / 1e9:.1f} GB")
+        startup_s -= round(seconds)
+    shm = containment.SHM_BYTES + model.ranks * containment.SHM_BYTES_PER_RANK
+    ranks = f" and 256 MiB for each of {model.ranks} ranks" if model.ranks else ""
+    return Budgets(
+        startup_s=Reasoned(
+            value=startup_s,
+            reason=f"{allowances.BASE_S[model.kind]:.0f} s to start, and {model.loaded_bytes / 1e9:.1f} GB at 100 MB/s",
+        ),
+        compile_s=compile_s,
+        drain_s=_drain(promise),
+        memory_bytes=_memory(model, plan, shm),
+        shm_bytes=Reasoned(value=shm, reason=f"1 GiB for Python's tensors{ranks}"),
+        cpus=_cpus(model),
+    )
+
+
+def _drain(promise: Promise) -> Reasoned:
+    """Return how long requests in flight may go on: twice what a mean one takes under the load."""
+    if not promise.tpot_ms:
+        return Reasoned(value=DRAIN_LEAST_S, reason="nobody has said how long an answer takes")
+    each_s = ((promise.ttft_ms or 0) + promise.osl * promise.tpot_ms) / 1000
+    seconds = min(DRAIN_MOST_S, max(DRAIN_LEAST_S, math.ceil(2 * each_s)))
+    return Reasoned(value=seconds, reason=f"an answer of {promise.osl:.0f} tokens takes {each_s:.1f} s under the load")
+
+
+def _memory(model: DeployedModel, plan: BuildPlan, shm: int) -> Reasoned:
+    from toolkit.plan import memory
+
+    if model.is_for_cpu:
+        held = plan.weights_bytes + plan.kv_bytes + memory.CPU_RUNTIME_BYTES
+        total = math.ceil(1.2 * held + shm)
+        parts = f"weights {_gib(plan.weights_bytes)}, KV cache {_gib(plan.kv_bytes)}, the engine, a fifth more"
+    else:
+        total = math.ceil(1.2 * model.loaded_bytes + (model.ranks + 1) * HOST_BYTES_PER_PROCESS + shm)
+        parts = f"{_gib(model.loaded_bytes)} read on the way to the GPU, {model.ranks + 1} processes of 3 GiB"
+        if model.is_deferred and model.kind == "trtllm":
+            total = max(total, math.ceil(COMPILE_COPIES * model.loaded_bytes + HOST_BYTES_PER_PROCESS + shm))
+            parts += ", or what compiling holds"
+    return Reasoned(value=math.ceil(total / GIB) * GIB, reason=f"{parts}, and /dev/shm")
+
+
+def _cpus(model: DeployedModel) -> Reasoned:
+    if model.is_for_cpu:
+        return Reasoned(value=CPUS_OF_CPU_ENGINE, reason="the engine takes what it gets; it was sized for as many")
+    count = CPUS + CPUS_PER_RANK * model.ranks
+    return Reasoned(value=count, reason=f"two for Triton, two for each of {model.ranks} ranks")
+
+
+def _gib(size: float) -> str:
+    return f"{size / GIB:.1f} GiB"

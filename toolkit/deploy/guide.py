@@ -1,0 +1,49 @@
+"""The README of an output: the exact commands to apply, watch, test and remove it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from toolkit import templating
+from toolkit.specs import DeploySpec
+
+
+@dataclass(frozen=True, kw_only=True)
+class Step:
+    """Something to do: why, and the command."""
+
+    text: str
+    command: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Guide:
+    """What an operator types, in order."""
+
+    needs: tuple[str, ...]  # what must be there before, a sentence each
+    prepare: tuple[Step, ...]  # the model's files, secrets
+    apply: tuple[Step, ...]
+    watch: tuple[Step, ...]
+    reach: Step  # makes it reachable for the load test
+    url: str  # of `trtk bench`, once it is reachable: grpc://127.0.0.1:8001
+    remove: tuple[Step, ...]
+    notes: tuple[str, ...] = ()  # what cannot be checked here, what is doubtful
+
+
+def readme(spec: DeploySpec, guide: Guide) -> str:
+    """Return README.md."""
+    values = {"spec": spec, "guide": guide, "bench": bench_command(spec, guide.url)}
+    return templating.render("deploy/README.md.j2", values)
+
+
+def bench_command(spec: DeploySpec, url: str) -> str:
+    """Return the load test that the deployment was sized for, on one line."""
+    promise = spec.promise
+    model = "" if url.startswith("openai+") else f" --model {spec.model.front_model}"
+    load = f"--rate {promise.rate_rps:g}" if promise.rate_rps else f"--concurrency {_in_flight(spec)}"
+    slos = "".join(f" --slo {slo}" for slo in promise.slos)
+    return f"trtk bench --url {url}{model} {load} --isl {promise.isl:.0f} --osl {promise.osl:.0f} --duration 60{slos}"
+
+
+def _in_flight(spec: DeploySpec) -> int:
+    return spec.promise.concurrency.whole * spec.replicas.whole
