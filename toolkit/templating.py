@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -38,6 +39,9 @@ def environment(user_templates: Path | None = None) -> jinja2.Environment:
     made.filters["yaml_string"] = yaml_string
     made.filters["json"] = json_value
     made.filters["shell"] = shlex.quote
+    made.filters["one_line"] = one_line
+    made.filters["yaml_lines"] = yaml_lines
+    made.filters["hcl"] = hcl_value
     return made
 
 
@@ -60,11 +64,31 @@ def yaml_string(value: object) -> str:
     return "'" + text.replace("'", "''") + "'" if text.isprintable() else json.dumps(text)
 
 
+def source(template: str) -> str:
+    """Return a template's text as it is: a script that others run."""
+    return (directory() / template).read_text(encoding="utf-8")
+
+
+def one_line(value: object) -> str:
+    """Return a text for a comment: on one line, whatever was in it."""
+    return " ".join("".join(letter if letter.isprintable() else " " for letter in str(value)).split())
+
+
+def yaml_lines(value: Mapping[str, object]) -> str:
+    """Return a flat mapping as YAML lines, its values quoted."""
+    return "\n".join(f"{key}: {json_value(each)}" for key, each in value.items())
+
+
 def json_value(value: object) -> str:
     """Return a value as JSON on one line, which YAML and HCL read as their own; mappings keep their order."""
     import json
 
     return json.dumps(value, ensure_ascii=False)
+
+
+def hcl_value(value: object) -> str:
+    """Return a value as HCL writes it: JSON's, with no template of its own in a string."""
+    return json_value(value).replace("${", "$${").replace("%{", "%%{")
 
 
 def chat_template(tokenizer_dir: Path) -> tuple[str, dict[str, str]] | None:

@@ -47,12 +47,14 @@ def read(path: Path) -> tuple[ApiKey, ...]:
     """Return the keys of a file; raises UsageError where it is none, or others may write or read it."""
     try:
         document = json.loads(path.read_text(encoding="utf-8"))
-        mode = stat.S_IMODE(path.stat().st_mode)
+        found_file = path.stat()
     except FileNotFoundError as error:
         raise UsageError(f"There is no key file {path}.", hint=MAKE_HINT) from error
     except (OSError, ValueError) as error:
         raise UsageError(f"{path} is no key file: {error}.", hint=MAKE_HINT) from error
-    if mode & 0o077:
+    mode = stat.S_IMODE(found_file.st_mode)
+    # A Secret that is mounted belongs to root, and its reader is in the file's group.
+    if mode & (0o077 if found_file.st_uid == os.getuid() else 0o037):
         raise UsageError(f"{path} has mode {mode:04o}: others may look into it.", hint=f"chmod 600 {path}")
     try:
         found = specs.from_json(KeyFile, document)

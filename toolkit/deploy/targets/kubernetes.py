@@ -2,18 +2,46 @@
 
 from __future__ import annotations
 
+from toolkit.deploy import manifests, steps
 from toolkit.deploy.guide import Guide, Step, readme
 from toolkit.deploy.target import Target
 from toolkit.specs import DeploySpec
 
 
 def render(spec: DeploySpec) -> dict[str, str]:
-    """Return the manifests and their README."""
-    step = Step(text="Apply.", command=f"kubectl apply --namespace {spec.namespace} -f manifests/")
-    guide = Guide(
-        needs=(), prepare=(), apply=(step,), watch=(), reach=step, url="grpc://127.0.0.1:8001", remove=(step,)
+    """Return the manifests and how to use them."""
+    made = {f"manifests/{name}": text for name, text in manifests.manifests(spec).items()}
+    made |= {f"prepare/{name}": text for name, text in manifests.prepared(spec).items()}
+    return {**made, "README.md": readme(spec, _guide(spec))}
+
+
+def _guide(spec: DeploySpec) -> Guide:
+    where = f"kubectl --namespace {spec.namespace}"
+    return Guide(
+        needs=steps.needs(spec),
+        prepare=steps.prepare(spec),
+        apply=(
+            Step(
+                text="Ask the cluster what it would change, then change it:",
+                command=f"{where} diff -f manifests/\n{where} apply -f manifests/",
+            ),
+        ),
+        watch=steps.watch(spec),
+        reach=steps.reach(spec),
+        url=steps.URL,
+        remove=(
+            Step(text="The model's claim stays:", command=f"{where} delete --ignore-not-found -f manifests/"),
+            *steps.remove_claim(spec),
+        ),
+        notes=steps.notes(spec),
     )
-    return {"README.md": readme(spec, guide)}
 
 
-TARGET = Target(name="kubernetes", title="Kubernetes", render=render, is_multi_node=True, is_autoscaled=True)
+TARGET = Target(
+    name="kubernetes",
+    title="Kubernetes",
+    render=render,
+    settings=manifests.SETTINGS,
+    is_multi_node=True,
+    is_autoscaled=True,
+)

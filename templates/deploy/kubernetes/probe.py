@@ -1,0 +1,84 @@
+"""Does the engine work? Exit 0 where it does: what it answered others since the last look counts, else one token."""
+
+import argparse
+import json
+import re
+import sys
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+#: No proxy of the environment is asked about loopback.
+OPENER = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+QUICK_S = 3.0
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Look; return an exit code."""
+    asked = parse(arguments)
+    if not is_ready(asked):
+        return said("Triton is not ready.")
+    last = Path(asked.state)
+    before, now = float(last.read_text() or 0) if last.is_file() else -1.0, answered(asked)
+    try:
+        if now <= before or before < 0:
+            one_token(asked)
+    except OSError as error:
+        # A busy server lets a probe wait; it answers others in the meantime.
+        if answered(asked) <= now:
+            return said(f"The engine made no token in {asked.timeout:g} s: {error}.")
+    last.write_text(str(answered(asked)))
+    return 0
+
+
+def parse(arguments: list[str] | None) -> argparse.Namespace:
+    """Return what was asked on the command line."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--http", type=int, default=8000)
+    parser.add_argument("--metrics", type=int, default=8002)
+    parser.add_argument("--model", default="ensemble")
+    parser.add_argument("--timeout", type=float, default=15.0)
+    parser.add_argument("--state", default="/tmp/trtk-probe", help="remembers what was answered at the last look")
+    return parser.parse_args(arguments)
+
+
+def is_ready(asked: argparse.Namespace) -> bool:
+    """Whether Triton says that all its models are loaded."""
+    try:
+        with OPENER.open(f"http://127.0.0.1:{asked.http}/v2/health/ready", timeout=QUICK_S) as answer:
+            return bool(answer.status == 200)
+    except OSError:
+        return False
+
+
+def answered(asked: argparse.Namespace) -> float:
+    """Return the requests that the model has answered so far; 0 where nobody says."""
+    try:
+        with OPENER.open(f"http://127.0.0.1:{asked.metrics}/metrics", timeout=QUICK_S) as answer:
+            text = answer.read().decode(errors="replace")
+    except OSError:
+        return 0.0
+    line = rf'^nv_inference_request_success\{{model="{re.escape(asked.model)}"[^}}]*\}} (\S+)$'
+    return sum(float(count) for count in re.findall(line, text, re.MULTILINE))
+
+
+def one_token(asked: argparse.Namespace) -> None:
+    """Ask for one token; raises OSError where none comes."""
+    body = json.dumps({"text_input": "Hi", "max_tokens": 1, "stream": False}).encode()
+    request = urllib.request.Request(
+        f"http://127.0.0.1:{asked.http}/v2/models/{asked.model}/generate",
+        data=body,
+        headers={"Content-Type": "application/json"},
+    )
+    with OPENER.open(request, timeout=asked.timeout) as answer:
+        answer.read()
+
+
+def said(why: str) -> int:
+    """Say it where `kubectl describe pod` shows it."""
+    print(why)  # noqa: T201 - this is its output
+    return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,45 @@
+"""One server on several nodes: a leader that starts every rank by MPI, and workers that wait to be asked."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from toolkit.deploy import names, pods
+from toolkit.deploy.pods import Pod
+from toolkit.specs import DeploySpec
+
+GROUP = "/opt/trtk-group/group.py"
+#: Beside Triton's words stand those of start.py.
+TO_TRITON = "--"
+
+
+def leader(spec: DeploySpec, pod: Pod) -> Pod:
+    """Return the pod that starts the ranks and answers clients."""
+    start, _, triton = _split(spec)
+    ranks = spec.placement.nodes * spec.placement.gpus_per_node
+    each = ("--rank", "--gpus", str(spec.placement.gpus_per_node))
+    line = ("python3", GROUP, "lead", "--ranks", str(ranks), "--slots", str(spec.placement.gpus_per_node), TO_TRITON)
+    return dataclasses.replace(
+        pod,
+        arguments=(*line, *start, *each, TO_TRITON, *triton),
+        compile_arguments=(*pod.compile_arguments, "--gpus", str(spec.placement.gpus_per_node)),
+    )
+
+
+def worker(spec: DeploySpec, pod: Pod) -> Pod:
+    """Return the pod of the other ranks: it listens for the leader of its own group, who knows the group's key."""
+    return dataclasses.replace(
+        pod,
+        labels=names.labels(spec.name, version=spec.release, component=pods.WORKER),
+        arguments=("python3", GROUP, "serve"),
+        is_serving=False,
+        ports={},
+        # The leader's engine is in the volume that both of them see.
+        is_compiling=False,
+    )
+
+
+def _split(spec: DeploySpec) -> tuple[tuple[str, ...], str, tuple[str, ...]]:
+    words = spec.container.arguments
+    cut = words.index(TO_TRITON)
+    return words[:cut], words[cut], words[cut + 1 :]
