@@ -29,6 +29,25 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 SHARED_CACHE = "TRTK_TEST_CACHE"
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    """With `--dist loadfile`, keep the files that share something costly on one worker, too."""
+    if config.getoption("dist") != "loadfile":
+        return None
+    from tests.scheduling import ByUnit
+
+    config.option.loadscopereorder = False  # by number of tests; the order is that of the collection
+    return ByUnit(config, log)
+
+
+def pytest_collection_modifyitems(items):
+    """Let workers begin with what takes longest."""
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        from tests.scheduling import place_of
+
+        items.sort(key=lambda item: place_of(item.nodeid))
+
+
 @pytest.fixture(autouse=True)
 def only_loopback(monkeypatch):
     """Make every connection beyond this machine an error: a test that needs a hub or a registry is no test."""
