@@ -281,7 +281,7 @@ def test_a_client_that_leaves_ends_the_work_within_a_second(running, script, unt
     body = json.dumps({"model": "demo", "prompt": prompt, "max_tokens": 500, "stream": is_stream}).encode()
     before = len(running.triton.left)
     with socket.create_connection(("127.0.0.1", running.config.port)) as connection:
-        head = f"POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n\r\n"
+        head = f"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(body)}\r\n\r\n"
         connection.sendall(head.encode() + body)
         until(lambda: running.triton.running == 1)
         if is_stream:
@@ -435,8 +435,8 @@ class Broken:
     def served(self):
         return []
 
-    def lease(self, name):
-        raise ZeroDivisionError(name)
+    def lease(self, name, *, key=""):
+        raise ZeroDivisionError(name, key)
 
 
 def test_our_own_fault_is_a_500_without_its_traceback(gateways, tmp_path):
@@ -481,7 +481,7 @@ def test_an_answer_that_takes_too_long_is_ended(gateways, client_of, script, unt
 def test_a_body_that_does_not_come_is_not_waited_for(gateways):
     from toolkit.gateway.config import Limits
 
-    head = b"POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\n{"
+    head = b"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nContent-Length: 10\r\n\r\n{"
     with (
         gateways(limits=Limits(body_s=0.2)) as running,
         socket.create_connection(("127.0.0.1", running.config.port)) as connection,

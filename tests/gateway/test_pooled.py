@@ -43,6 +43,6 @@ def test_a_full_queue_is_busy_with_a_time_and_an_unknown_model_is_unknown(settin
     served, busy, unknown = asyncio.run(run())
 
     assert served == [ServedModel(name="a", created=7, state="unloaded")]
-    assert str(busy) == "0 requests wait for the model 'a' already."
+    assert str(busy) == "0 of your requests wait for the model 'a' already."
     assert busy.retry_after_s >= 1
     assert (str(unknown), unknown.hint) == ("The model 'b' is not served here.", "Served: a.")

@@ -32,8 +32,8 @@ def events(made, *fields):
     return [tuple(event.get(field) for field in fields) for event in journal.read(Path(made.config.journal))]
 
 
-async def use(made, name, seconds=0.0):
-    async with made.lend(name) as triton_model:
+async def use(made, name, seconds=0.0, *, key=""):
+    async with made.lend(name, key=key) as triton_model:
         await asyncio.sleep(seconds)
         return triton_model
 
@@ -107,8 +107,25 @@ def test_a_full_queue_is_refused_with_the_time_a_cold_start_takes(pool_of, model
 
     refused = asyncio.run(run())
 
-    assert str(refused) == "2 requests wait for the model 'a' already."
+    assert str(refused) == "2 of your requests wait for the model 'a' already."
     assert 35 < refused.retry_after_s <= 40
+
+
+def test_a_full_queue_of_one_key_is_not_that_of_another(pool_of, model):
+    async def run():
+        made, triton = pool_of(model("a"), queue=2)
+        triton.gate.clear()
+        async with running(made):
+            waiting = [asyncio.create_task(use(made, "a", key=key)) for key in ("hog", "hog", "other")]
+            await until(lambda: triton.calls)
+            with pytest.raises(NotHad):
+                await use(made, "a", key="hog")
+            waiting.append(asyncio.create_task(use(made, "a", key="third")))
+            await until(lambda: len(made.entries()[0].waiting) == 4)
+            triton.gate.set()
+            return await asyncio.gather(*waiting)
+
+    assert len(asyncio.run(run())) == 4
 
 
 def test_who_waits_too_long_is_told_so_and_leaves_the_queue(pool_of, model):

@@ -26,6 +26,7 @@ class Limits:
     """What one gateway takes on before it refuses."""
 
     body_bytes: int = 4 << 20
+    bodies_bytes: int = 256 << 20  # of all requests together, from their first byte to the end of their answer
     running: int = 256  # requests that Triton works on at once
     waiting: int = 256  # requests of each key that wait for one of those places
     waiting_s: float = 30.0

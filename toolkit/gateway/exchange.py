@@ -10,6 +10,7 @@ from collections.abc import Coroutine
 from typing import Any
 
 from toolkit.gateway import refusals
+from toolkit.gateway.bodies import Room
 from toolkit.gateway.config import Limits
 from toolkit.gateway.refusals import ClientLeft, Refusal
 
@@ -38,10 +39,10 @@ class Exchange:
         """Return a request header, empty where there is none."""
         return self._headers.get(name, b"").decode("latin-1")
 
-    async def body(self, limits: Limits) -> bytes:
-        """Return the whole body; raises Refusal when it is too large or too slow."""
+    async def body(self, limits: Limits, room: Room) -> bytes:
+        """Return the whole body; raises Refusal when it is too large or too slow, or there is no room for it."""
         try:
-            body = await asyncio.wait_for(self._read(limits), limits.body_s)
+            body = await asyncio.wait_for(self._read(limits, room), limits.body_s)
         except asyncio.TimeoutError as error:
             raise Refusal(
                 refusals.TIMED_OUT, f"The body of the request did not come within {limits.body_s:g} s."
@@ -49,24 +50,31 @@ class Exchange:
         self.received_at = time.monotonic()
         return body
 
-    async def _read(self, limits: Limits) -> bytes:
+    async def _read(self, limits: Limits, room: Room) -> bytes:
         declared = self.header(b"content-length")
-        body, size, has_more = bytearray(), 0, True
-        is_too_large = declared.isdigit() and int(declared) > limits.body_bytes
+        body, size, has_more, refusal = bytearray(), 0, True, None
+        too_large = Refusal(refusals.TOO_LARGE, f"The body of a request may have {limits.body_bytes} bytes.")
+        if declared.isdigit() and int(declared) > limits.body_bytes:
+            refusal = too_large
         while has_more:
             message = await self._receive()
             if message["type"] == "http.disconnect":
                 raise ClientLeft("The client left before its request was whole.")
             piece = message.get("body", b"")
             size += len(piece)
-            is_too_large = is_too_large or size > limits.body_bytes
-            if is_too_large:
-                body.clear()
-            else:
+            if refusal is None and size > limits.body_bytes:
+                refusal = too_large
+            elif refusal is None and not room.take(len(piece)):
+                words = "Too many large requests at once: there is no room for this one's body. Try again later."
+                refusal = Refusal(refusals.TOO_MANY, words, retry_after_s=1)
+            if refusal is None:
                 body += piece
+            else:
+                body.clear()
+                room.give_back()
             has_more = message.get("more_body", False) and size <= limits.body_bytes + DISCARDED_BYTES
-        if is_too_large:
-            raise Refusal(refusals.TOO_LARGE, f"The body of a request may have {limits.body_bytes} bytes.")
+        if refusal is not None:
+            raise refusal
         return bytes(body)
 
     async def while_connected(self, work: Coroutine[Any, Any, bytes], *, timeout_s: float) -> bytes:

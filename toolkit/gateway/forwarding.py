@@ -46,7 +46,7 @@ class Forward(Endpoint):
         if gateway.config.audit and gateway.config.audit.has_prompts:
             seen.prompts = (body.decode(errors="replace"),)
         asked_at = time.monotonic()
-        async with gateway.leases.lease(name) as triton_model, gateway.admission.place(seen.key_id):
+        async with gateway.leases.lease(name, key=seen.key_id) as triton_model, gateway.admission.place(seen.key_id):
             seen.model, seen.queued_s = name, time.monotonic() - asked_at
             path = f"/v2/models/{urllib.parse.quote(triton_model, safe='')}/{self.name}"
             try:

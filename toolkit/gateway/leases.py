@@ -42,8 +42,8 @@ class Leases(Protocol):
         """Return the models that clients can name, in a fixed order; never waits."""
         ...
 
-    def lease(self, name: str) -> contextlib.AbstractAsyncContextManager[str]:
-        """Yield the Triton model to call, once it is loaded; raises UnknownModel or Busy."""
+    def lease(self, name: str, *, key: str = "") -> contextlib.AbstractAsyncContextManager[str]:
+        """Yield the Triton model to call, once it is loaded, to the one with a KEY; raises UnknownModel or Busy."""
         ...
 
     async def close(self) -> None:
@@ -63,8 +63,9 @@ class Fixed:
         return [ServedModel(name=name, created=self._created, state="ready") for name in self._triton_models]
 
     @contextlib.asynccontextmanager
-    async def lease(self, name: str) -> AsyncIterator[str]:
+    async def lease(self, name: str, *, key: str = "") -> AsyncIterator[str]:
         """Yield the Triton model of NAME; raises UnknownModel."""
+        del key  # nobody waits
         triton_model = self._triton_models.get(name)
         if triton_model is None:
             raise UnknownModel(

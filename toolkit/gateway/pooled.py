@@ -31,10 +31,10 @@ class Pooled:
         return [ServedModel(name=one.name, created=created, state=one.state) for one in self._pool.entries()]
 
     @contextlib.asynccontextmanager
-    async def lease(self, name: str) -> AsyncIterator[str]:
+    async def lease(self, name: str, *, key: str = "") -> AsyncIterator[str]:
         """Yield the Triton model of NAME once it is loaded; raises UnknownModel or Busy."""
         try:
-            lent = self._pool.lend(name)
+            lent = self._pool.lend(name, key=key)
             triton_model = await lent.__aenter__()
         except KeyError as error:
             names = ", ".join(entry.name for entry in self._pool.entries())

@@ -24,6 +24,7 @@ class Kind:
 
 BAD_REQUEST = Kind(400, "invalid_request_error")
 UNAUTHORIZED = Kind(401, "invalid_request_error", "invalid_api_key")
+FORBIDDEN = Kind(403, "invalid_request_error", "origin_not_allowed")
 NOT_FOUND = Kind(404, "invalid_request_error", "model_not_found")
 NO_SUCH_PATH = Kind(404, "invalid_request_error", "unknown_url")
 WRONG_METHOD = Kind(405, "invalid_request_error", "method_not_supported")

@@ -12,9 +12,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from toolkit.gateway import refusals
+from toolkit.gateway import origins, refusals
 from toolkit.gateway.admission import Admission
 from toolkit.gateway.audit import AuditLog
+from toolkit.gateway.bodies import Bodies
 from toolkit.gateway.config import GatewayConfig
 from toolkit.gateway.exchange import Exchange
 from toolkit.gateway.keys import Keys
@@ -22,6 +23,9 @@ from toolkit.gateway.leases import Busy, Leases, UnknownModel
 from toolkit.gateway.metrics import NO_MODEL, Metrics
 from toolkit.gateway.refusals import CLIENT_LEFT, ClientLeft, Refusal
 from toolkit.gateway.triton import Triton
+
+#: In about that time whoever starts it again has done so.
+STOPPING_RETRY_S = 5.0
 
 
 @dataclass
@@ -48,7 +52,7 @@ class Gateway:
 
     def __init__(self, config: GatewayConfig, leases: Leases, triton: Triton) -> None:
         self.config, self.leases, self.triton = config, leases, triton
-        self.admission = Admission(config.limits)
+        self.admission, self.bodies = Admission(config.limits), Bodies(config.limits.bodies_bytes)
         self.metrics = Metrics(running=lambda: self.admission.running, waiting=lambda: self.admission.waiting)
         self.keys = Keys(Path(config.api_keys)) if config.api_keys else None
         self.audit = AuditLog(Path(config.audit.path), is_required=config.audit.is_required) if config.audit else None
@@ -66,6 +70,7 @@ class Gateway:
     def key_of(self, exchange: Exchange) -> str:
         """Return the id of the key that a request shows; raises Refusal where it needs one and has none."""
         if self.keys is None:
+            origins.need_own(exchange.header(b"host"), exchange.header(b"origin"), host=self.config.host)
             return ""
         scheme, _, presented = exchange.header(b"authorization").partition(" ")
         if scheme.lower() != "bearer" or not presented:
@@ -155,9 +160,9 @@ class Endpoint(ABC):
         except ClientLeft:
             seen.outcome, seen.status = "cancelled", CLIENT_LEFT
             return
-        except asyncio.CancelledError:  # this gateway stops
-            seen.outcome, seen.status = "cancelled", refusals.UNAVAILABLE.status
-            raise
+        except asyncio.CancelledError:  # this gateway stops, and has waited as long as it may
+            refusal = Refusal(refusals.UNAVAILABLE, "The server is stopping.", retry_after_s=STOPPING_RETRY_S)
+            seen.outcome, seen.status = "cancelled", refusal.kind.status
         finally:
             self.gateway.record(seen, exchange)
         if refusal is not None:
@@ -172,9 +177,10 @@ class Endpoint(ABC):
         if self.gateway.audit:
             self.gateway.audit.need_writable()
         limits = self.gateway.config.limits
-        body = await exchange.body(limits)
         try:
-            return await exchange.while_connected(self.answer(exchange, body, seen), timeout_s=limits.request_s)
+            with self.gateway.bodies.room() as room:
+                body = await exchange.body(limits, room)
+                return await exchange.while_connected(self.answer(exchange, body, seen), timeout_s=limits.request_s)
         except UnknownModel as error:
             raise Refusal(refusals.NOT_FOUND, str(error), param="model") from error
         except Busy as error:

@@ -32,7 +32,10 @@ class TextEndpoint(Endpoint):
         seen.prompts = ask.prompts
         asked_at = time.monotonic()
         try:
-            async with gateway.leases.lease(ask.model) as triton_model, gateway.admission.place(seen.key_id):
+            async with (
+                gateway.leases.lease(ask.model, key=seen.key_id) as triton_model,
+                gateway.admission.place(seen.key_id),
+            ):
                 seen.model, seen.queued_s = ask.model, time.monotonic() - asked_at
                 return await self._answered(exchange, ask, await gateway.triton.describe(triton_model), progress)
         finally:

@@ -34,6 +34,7 @@ class Waiter:
 
     since: float
     turn: asyncio.Future[None]
+    key: str = ""  # whose it is
 
 
 @dataclass(eq=False)

@@ -61,13 +61,16 @@ class Pool:
         return list(self._entries.values())
 
     @contextlib.asynccontextmanager
-    async def lend(self, name: str) -> AsyncIterator[str]:
-        """Yield the Triton model to call once it is loaded; raises KeyError or NotHad."""
+    async def lend(self, name: str, *, key: str = "") -> AsyncIterator[str]:
+        """Yield the Triton model to call once it is loaded; raises KeyError or NotHad.
+
+        KEY is whose request it is: each has a line of its own for each model, so that one cannot fill it for all.
+        """
         entry = self._entries[name]
         if entry.lends:
             entry.take(floor=self._floor, at=time.time())
         else:
-            await self._wait_for(entry)
+            await self._wait_for(entry, key)
         try:
             yield name
         finally:
@@ -78,14 +81,15 @@ class Pool:
         if not entry.in_flight:
             self._changed.set()
 
-    async def _wait_for(self, entry: Entry) -> None:
+    async def _wait_for(self, entry: Entry, key: str) -> None:
         now, limit_s = time.monotonic(), self.config.queue_timeout_s
         if entry.state == FAILED and now < entry.retry_at:
             raise NotHad(entry.problem, retry_after_s=entry.retry_at - now)
-        if len(entry.waiting) >= self.config.queue:
-            words = f"{len(entry.waiting)} requests wait for the model {entry.name!r} already."
+        in_line = sum(waiter.key == key for waiter in entry.waiting)
+        if in_line >= self.config.queue:
+            words = f"{in_line} of your requests wait for the model {entry.name!r} already."
             raise NotHad(words, retry_after_s=self._expected_s(entry))
-        waiter = Waiter(since=now, turn=asyncio.get_running_loop().create_future())
+        waiter = Waiter(since=now, turn=asyncio.get_running_loop().create_future(), key=key)
         entry.waiting.append(waiter)
         self._changed.set()
         try:
