@@ -2,7 +2,7 @@
 
 import os
 import threading
-from collections import deque
+import time
 from types import SimpleNamespace
 
 import pytest
@@ -82,7 +82,7 @@ def test_requests_beyond_the_queue_are_refused_at_once(served, engine):
     module.pb_utils.TritonError.UNAVAILABLE = "unavailable"
     model = module.TritonPythonModel()
     config = '{"dynamic_batching": {"default_queue_policy": {"max_queue_size": 2}}}'
-    model.engine, model.unchecked, model.most_waiting = engine, deque(), module.queue_size({"model_config": config})
+    model.engine, model.unchecked, model.most_waiting = engine, {}, module.queue_size({"model_config": config})
     engine.rows = [object()] * 3  # of which two run
     engine.submit(Reply(), [])
 
@@ -105,19 +105,91 @@ def guides(served, tmp_path, monkeypatch):
     made.close()
 
 
-def test_a_guide_that_takes_too_long_leaves_neither_a_process_nor_a_folder(guides, tmp_path):
+def test_a_guide_that_takes_too_long_leaves_neither_a_process_nor_a_folder(guides, tmp_path, monkeypatch):
+    monkeypatch.setattr(guides.module, "SLOW_FOR_S", 0.0)  # a busy machine's verdict is not for ever
+    checker = guides.checkers[0]
     for _ in range(2):
         with pytest.raises(guides.module.Refused, match=r"takes more than 0\.2 s"):
             guides.check("regex", "slow")
-        assert guides.checker is None
+        assert checker.process is None
         assert list((tmp_path / "scratch").iterdir()) == []
-    assert guides.known == {}  # a busy machine's verdict is not for ever
+        assert not guides.is_known("regex", "slow")
     guides.check("regex", "a")
     assert len(list((tmp_path / "scratch").iterdir())) == 1
-    guides.checker.kill()
-    guides.checker.wait()
+    checker.process.kill()
+    checker.process.wait()
     guides.check("regex", "b")
     assert len(list((tmp_path / "scratch").iterdir())) == 1
+    assert guides.checkers[1].process is None
+
+
+def test_a_guide_that_took_too_long_is_refused_at_once_for_a_while(guides):
+    with pytest.raises(guides.module.Refused, match="takes more than"):
+        guides.check("regex", "slow")
+    assert guides.is_known("regex", "slow")
+    guides.checkers.clear()
+    guides.idle.queue.clear()
+    with pytest.raises(guides.module.Refused, match="takes more than"):
+        guides.check("regex", "slow")
+
+
+def test_a_guide_that_takes_its_time_does_not_hold_up_the_next(guides, monkeypatch):
+    monkeypatch.setattr(guides.module, "TIMEOUT_S", 20.0)
+    guides.check("regex", "a")
+
+    def ask_slowly():
+        with pytest.raises(guides.module.Refused):
+            guides.check("regex", "slow")
+
+    slow = threading.Thread(target=ask_slowly)
+    slow.start()
+    while guides.idle.qsize() == 2:
+        time.sleep(0.01)
+    guides.check("regex", "b")
+    assert slow.is_alive()
+    guides.checkers[0].process.kill()
+    slow.join(20)
+    assert not slow.is_alive()
+
+
+@pytest.fixture
+def taking(served):
+    """Return a model whose engine keeps what it is told, and whose guides are checked when the test says so."""
+    module = served("tensorrt_llm", "model")
+    model, told, is_checked = module.TritonPythonModel(), [], threading.Event()
+    model.lock, model.unchecked, model.most_waiting = threading.Lock(), {}, 0
+    model.checks = module.ThreadPoolExecutor(1)
+    model.engine = SimpleNamespace(
+        stop=lambda request_id: told.append(f"stop {request_id}"),
+        submit=lambda reply, _: told.append(f"start {reply.request_id}"),
+        waiting=lambda: 0,
+    )
+    model.guides = SimpleNamespace(
+        is_known=lambda _, guide: guide == "known", check=lambda _, guide: guide == "known" or is_checked.wait(20)
+    )
+    model.told, model.is_checked, model.limits = told, is_checked, None
+    module.rows_of = lambda tensors, _: [SimpleNamespace(guide=("regex", tensors["guide"].item()))]
+    yield model
+    is_checked.set()
+    model.checks.shutdown()
+
+
+def asking(request, request_id, **tensors):
+    made = request(**tensors)
+    made.request_id, made.requested_output_names = (lambda: request_id), list
+    return made
+
+
+def test_a_stop_that_comes_while_a_guide_is_checked_follows_its_request(taking, request_of):
+    taking.take(asking(request_of, "1", guide="new"), None)
+    taking.take(asking(request_of, "2", guide="known"), None)
+    taking.take(asking(request_of, "1", stop=[[True]]), SimpleNamespace(send=lambda **_: None))
+    assert taking.told == ["start 2", "stop 1"]
+    taking.is_checked.set()
+    taking.checks.shutdown(wait=True)
+
+    assert taking.told == ["start 2", "stop 1", "start 1", "stop 1"]
+    assert taking.unchecked == {}
 
 
 def test_a_client_that_left_early_is_told_to_the_engine_until_it_is_done(served):
@@ -128,3 +200,33 @@ def test_a_client_that_left_early_is_told_to_the_engine_until_it_is_done(served)
     assert [model.is_left("1"), model.is_left("1")] == [True, True]
     del model.running["1"]
     assert not model.is_left("1")
+
+
+def test_requests_beyond_the_threads_and_their_line_are_refused_at_once(served):
+    module = served("tensorrt_llm_bls", "model")
+    module.pb_utils.TritonError.UNAVAILABLE = "unavailable"
+    model, sent, may_end = module.TritonPythonModel(), [], threading.Event()
+    model.pool, model.lock, model.count, model.most = module.ThreadPoolExecutor(1), threading.Lock(), 0, 3
+    model.serve = lambda request, sender: may_end.wait(20)  # noqa: ARG005 - its own names
+    sender = SimpleNamespace(send=lambda answer, flags: sent.append((answer.error.message(), answer.error.code, flags)))
+    for _ in range(4):
+        model.begin(None, sender)
+    assert sent == [("Exceeds maximum queue size: 3 requests run and wait already.", "unavailable", module.FINAL)]
+    may_end.set()
+    model.pool.shutdown(wait=True)
+    assert model.count == 0
+
+
+@pytest.mark.parametrize(
+    ("tokens", "length", "said"),
+    [
+        ([[[5, -1]]], 2, "TOKENS_BATCH has the token -1; tokens are 0 and above."),
+        ([[[5, 6]]], -1, "SEQUENCE_LENGTH is -1; it must be 0 or more."),
+    ],
+)
+def test_what_is_no_token_is_refused_in_a_sentence(served, request_of, tokens, length, said):
+    module = served("postprocessing", "model")
+    model = module.TritonPythonModel()
+    model.leavers, model.detokenizer = None, SimpleNamespace(text=lambda _: "x")
+    answer = model.answer(request_of(TOKENS_BATCH=tokens, SEQUENCE_LENGTH=[[length]]))
+    assert (answer.error.message(), answer.error.code) == (said, "invalid")

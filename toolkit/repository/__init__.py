@@ -7,10 +7,11 @@ from toolkit.repository.checking import Result, check, examine, need_right
 from toolkit.repository.guiding import vocabulary
 from toolkit.repository.layout import Layout
 from toolkit.repository.seen import EngineFacts, Surroundings
-from toolkit.repository.writing import record_of, texts_in, write
+from toolkit.repository.writing import RECORD, record_of, texts_in, write
 from toolkit.specs import RepositorySpec
 
 __all__ = [
+    "RECORD",
     "EngineFacts",
     "Layout",
     "Result",

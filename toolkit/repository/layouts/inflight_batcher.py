@@ -209,7 +209,11 @@ def _ensemble(spec: RepositorySpec) -> dict[str, Any]:
 def _bls(spec: RepositorySpec) -> dict[str, Any]:
     return {
         "is_decoupled": spec.is_decoupled,
-        "parameters": {"tensorrt_llm_model_name": "tensorrt_llm", "max_requests_in_flight": 4 * spec.max_batch_size}
+        "parameters": {
+            "tensorrt_llm_model_name": "tensorrt_llm",
+            "max_requests_in_flight": 4 * spec.max_batch_size,
+            "max_requests_waiting": spec.max_queue_size,
+        }
         | ({"tensorrt_llm_draft_model_name": DRAFT} if spec.draft_engine_dir else {}),
     }
 

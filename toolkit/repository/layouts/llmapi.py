@@ -43,7 +43,7 @@ def render(spec: RepositorySpec) -> dict[str, str]:
         "outputs": table.outputs,
         "steps": (),
         "instances": 1,
-        "parameters": {},
+        "parameters": {"max_queue_size": spec.max_queue_size},
     }
     sources = python_files(FOLDER, MODEL, SHARED_FILES)
     return dict(

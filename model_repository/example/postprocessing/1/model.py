@@ -45,5 +45,10 @@ class TritonPythonModel:
             raise Refused(f"TOKENS_BATCH is {list(tokens.shape)} and SEQUENCE_LENGTH is {list(lengths.shape)}.")
         texts = np.empty(lengths.shape, object)
         for place, length in np.ndenumerate(lengths):
-            texts[place] = self.detokenizer.text(tokens[place][:length].tolist()).encode()
+            if length < 0:
+                raise Refused(f"SEQUENCE_LENGTH is {length}; it must be 0 or more.")
+            own = tokens[place][:length].tolist()
+            if own and min(own) < 0:
+                raise Refused(f"TOKENS_BATCH has the token {min(own)}; tokens are 0 and above.")
+            texts[place] = self.detokenizer.text(own).encode()
         return texts.reshape(-1)  # one dimension, as NVIDIA's own answers: clients read text_output[0]

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import collections
 import json
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -13,7 +13,7 @@ from asked import Asked, Limits, rows_of
 from detokenizer import Detokenizer
 from engine import Engine
 from families import Families
-from guides import Guides
+from guides import CHECKERS, Guide, Guides
 from meters import Meters
 from replies import Reply
 from served import Refused, flag, parameters, path_of, refusal, tensors_of, tokenizer_in
@@ -38,8 +38,9 @@ class TritonPythonModel:
         meters = Meters(Families(args, without=("reused",)), chosen)
         self.engine = Engine(folder, chosen, detokenizer, meters=meters)
         self.engine.start()
-        self.guides, self.checks = Guides(folder), ThreadPoolExecutor(1, "guides")
-        self.unchecked: collections.deque[Reply] = collections.deque()
+        self.guides, self.checks = Guides(folder), ThreadPoolExecutor(CHECKERS, "guides")
+        self.lock = threading.Lock()
+        self.unchecked: dict[Reply, bool] = {}  # whether it was told to stop meanwhile
         self.most_waiting = queue_size(args)
 
     def execute(self, requests: list[Any]) -> None:
@@ -60,7 +61,7 @@ class TritonPythonModel:
         if "stop" in tensors and tensors["stop"].any():
             if not request.request_id():
                 raise Refused("stop needs the request id of the request to stop.")
-            self.engine.stop(request.request_id())
+            self.stop(request.request_id())
             sender.send(flags=pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL)
             return
         waiting = self.engine.waiting() + len(self.unchecked)
@@ -70,23 +71,38 @@ class TritonPythonModel:
             )
         rows = rows_of(tensors, self.limits)
         reply = Reply(sender, request, tensors, len(rows))
-        if any(row.guide for row in rows):
-            self.unchecked.append(reply)
-            self.checks.submit(self.take_guided, reply, rows)  # which may take seconds
-        else:
+        guides = {row.guide for row in rows if row.guide}
+        if all(self.guides.is_known(*guide) for guide in guides):
+            self.check(guides)
             self.engine.submit(reply, rows)
+        else:
+            with self.lock:
+                self.unchecked[reply] = False
+            self.checks.submit(self.take_guided, reply, rows, guides)  # which may take seconds
 
-    def take_guided(self, reply: Reply, rows: list[Asked]) -> None:
+    def check(self, guides: set[Guide]) -> None:
+        """Raise Refused for a guide that cannot be followed."""
+        for guide in guides:
+            self.guides.check(*guide)
+
+    def take_guided(self, reply: Reply, rows: list[Asked], guides: set[Guide]) -> None:
         """Hand rows to the engine once it is sure that their guides can be followed."""
         try:
-            for guide in {row.guide for row in rows if row.guide}:
-                self.guides.check(*guide)
+            self.check(guides)
+            self.engine.submit(reply, rows)
         except Exception as error:  # noqa: BLE001 - the door: an answer that never comes is worse than any error
             reply.fail(refusal(error))
-            return
-        finally:
-            self.unchecked.popleft()
-        self.engine.submit(reply, rows)
+        with self.lock:
+            is_stopped = self.unchecked.pop(reply)
+        if is_stopped:  # an order that came before its request changes nothing in the engine
+            self.engine.stop(reply.request_id)
+
+    def stop(self, request_id: str) -> None:
+        """End what runs under a request id, and what is about to."""
+        with self.lock:
+            for reply in self.unchecked:
+                self.unchecked[reply] |= reply.request_id == request_id
+        self.engine.stop(request_id)
 
     def finalize(self) -> None:
         """Stop the engine's thread."""

@@ -13,7 +13,7 @@ import numpy as np
 import triton_python_backend_utils as pb_utils
 from calls import REPLACEMENT, TO_ENGINE, TO_PREPROCESSING, arrays_of, batch_of, check, engine_inputs, request_for
 from drafts import Drafted, number_of
-from served import parameters, refusal, tensors_of
+from served import Refused, parameters, refusal, tensors_of
 
 FINAL = pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL
 CANCEL_CHECK_S = 0.1
@@ -33,7 +33,10 @@ class TritonPythonModel:
         self.preprocessing = settings.get("preprocessing_model_name", "preprocessing")
         self.postprocessing = settings.get("postprocessing_model_name", "postprocessing")
         self.is_decoupled = config.get("model_transaction_policy", {}).get("decoupled", False)
-        self.pool = ThreadPoolExecutor(int(settings.get("max_requests_in_flight", 64)), "request")
+        at_once, waiting = int(settings.get("max_requests_in_flight", 64)), int(settings.get("max_requests_waiting", 0))
+        self.pool = ThreadPoolExecutor(at_once, "request")
+        self.most = at_once + waiting if waiting else 0  # requests that may be here; 0: any number
+        self.count = 0
         self.running: dict[str, Any] = {}
         self.lock = threading.Lock()
         threading.Thread(target=self.watch, name="watch", daemon=True).start()
@@ -43,8 +46,28 @@ class TritonPythonModel:
         if not self.is_decoupled:
             return [self.whole(request) for request in requests]
         for request in requests:
-            self.pool.submit(self.serve, request, request.get_response_sender())
+            self.begin(request, request.get_response_sender())
         return None
+
+    def begin(self, request: Any, sender: Any) -> None:
+        """Give a request to the threads, unless too many wait for one of them."""
+        with self.lock:
+            is_refused = 0 < self.most <= self.count
+            self.count += not is_refused
+        if is_refused:
+            words = f"Exceeds maximum queue size: {self.most} requests run and wait already."
+            refused = refusal(Refused(words, code=pb_utils.TritonError.UNAVAILABLE))
+            sender.send(pb_utils.InferenceResponse(error=refused), flags=FINAL)
+        else:
+            self.pool.submit(self.serve_counted, request, sender)
+
+    def serve_counted(self, request: Any, sender: Any) -> None:
+        """Answer one request, and make room for another."""
+        try:
+            self.serve(request, sender)
+        finally:
+            with self.lock:
+                self.count -= 1
 
     def whole(self, request: Any) -> Any:
         """Return the one answer of a model that is not decoupled."""

@@ -128,6 +128,8 @@ def sampling_of(tensors: dict[str, np.ndarray]) -> dict[str, Any]:
         sampling |= {theirs: words} if words else {}
     made = greedy(sampling)
     count = int(_first(tensors, "num_return_sequences", 1))
+    if count < 1:
+        raise Refused(f"num_return_sequences is {count}; it must be 1 or more.")
     if count > 1 and made.get("top_k") == 1:
         raise Refused(f"num_return_sequences is {count}; without a temperature, top_k or top_p all would be the same.")
     return made | ({"n": count} if count > 1 else {})

@@ -12,7 +12,7 @@ import yaml
 from chat import Chat
 from contract import Asked, asked_of, outputs_of
 from families import Families
-from served import Refused, refusal, tensors_of
+from served import Refused, parameters, refusal, tensors_of
 from stats import follow
 
 FINAL = pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL
@@ -28,6 +28,10 @@ class TritonPythonModel:
         arguments = arguments_of(folder / args["model_version"] / SETTINGS, folder.parent)
         triton = arguments.pop("triton_config")
         self.check_s = triton["cancellation_check_period_ms"] / 1000
+        self.most_sequences = triton["max_batch_size"]
+        waiting = int(parameters(args).get("max_queue_size", 0))
+        self.most = self.most_sequences + waiting if waiting else 0  # requests that may be here; 0: any number
+        self.count, self.lock = 0, threading.Lock()
         self.adapters = arguments.get("lora_config", {}).get("lora_dir", [])
         self.loop = asyncio.new_event_loop()
         threading.Thread(target=self.loop.run_forever, name="requests", daemon=True).start()
@@ -43,7 +47,19 @@ class TritonPythonModel:
     def execute(self, requests: list[Any]) -> None:
         """Begin the requests; their answers go through their senders."""
         for request in requests:
-            asyncio.run_coroutine_threadsafe(self.serve(request, request.get_response_sender()), self.loop)
+            self.begin(request, request.get_response_sender())
+
+    def begin(self, request: Any, sender: Any) -> None:
+        """Hand a request to the loop, unless too many wait already."""
+        with self.lock:
+            is_refused = 0 < self.most <= self.count
+            self.count += not is_refused
+        if is_refused:
+            words = f"Exceeds maximum queue size: {self.most} requests run and wait already."
+            refused = refusal(Refused(words, code=pb_utils.TritonError.UNAVAILABLE))
+            sender.send(pb_utils.InferenceResponse(error=refused), flags=FINAL)
+        else:
+            asyncio.run_coroutine_threadsafe(self.serve(request, sender), self.loop)
 
     async def serve(self, request: Any, sender: Any) -> None:
         """Answer one request, with an error of one sentence where it cannot be answered."""
@@ -52,6 +68,9 @@ class TritonPythonModel:
             await self.generate(request, sender)
         except Exception as error:  # noqa: BLE001 - the door: what is not caught here reaches the client as a traceback
             last = [pb_utils.InferenceResponse(error=refusal(error))]
+        finally:
+            with self.lock:
+                self.count -= 1
         sender.send(*last, flags=FINAL)
 
     async def generate(self, request: Any, sender: Any) -> None:
@@ -59,6 +78,9 @@ class TritonPythonModel:
         from tensorrt_llm import SamplingParams
 
         asked = asked_of(tensors_of(request), self.chat)
+        count = asked.sampling.get("n", 1)
+        if count > self.most_sequences:
+            raise Refused(f"num_return_sequences is {count}; it may be 1 to {self.most_sequences}.")
         wanted = set(request.requested_output_names())
         generation = self.llm.generate_async(
             asked.text,
