@@ -52,6 +52,9 @@ class Script:
     knows: tuple[str, ...] = ("include_usage", "continuous_usage_stats", "ignore_eos", "min_tokens")
     status: int = 200  # OpenAI: of every answer but the first few
     is_done_said: bool = True
+    added_tokens: int = -1  # input tokens are words and so many; -1: seven, whatever is asked
+    is_asked_logged: bool = False
+    counted_more: int = 0  # /metrics: output tokens that each answer did not have
 
 
 class Mock:
@@ -61,6 +64,7 @@ class Mock:
         self.requests = 0
         self.first_start = None
         self.at_once = 0
+        self.tokens = self.answered = 0
         self.room = asyncio.Semaphore(script.capacity or 1_000_000)
 
     def unstalled(self, planned: float) -> float:
@@ -68,17 +72,36 @@ class Mock:
         begin = self.first_start + self.script.stall_at_s
         return max(planned, begin + self.script.stall_s) if begin <= planned < begin + self.script.stall_s else planned
 
-    async def answer(self, request_id: str, asked: int):
+    def input_tokens(self, said) -> int:
+        if self.script.added_tokens < 0:
+            return 7
+        texts = [said] if isinstance(said, str) else [message["content"] for message in said]
+        return sum(len(text.split()) for text in texts) + self.script.added_tokens
+
+    def exposition(self) -> str:
+        places = self.script.capacity or 1000
+        active = min(self.at_once, places)
+        gauges = {"active": active, "waiting": self.at_once - active, "max": places}
+        rows = ["# TYPE nv_trt_llm_request_metrics gauge"]
+        rows += [f'nv_trt_llm_request_metrics{{model="e",request_type="{k}"}} {v}' for k, v in gauges.items()]
+        rows += ["# TYPE nv_trt_llm_kv_cache_block_metrics gauge"]
+        rows += [f'nv_trt_llm_kv_cache_block_metrics{{kv_cache_block_type="fraction",model="e"}} {active / places / 2}']
+        rows += ["# TYPE nv_llm_output_token_len histogram", f'nv_llm_output_token_len_sum{{model="e"}} {self.tokens}']
+        rows += [f'nv_llm_output_token_len_count{{model="e"}} {self.answered}']
+        rows += [f'nv_llm_output_token_len_bucket{{model="e",le="+Inf"}} {self.answered}']
+        return "\n".join(rows) + "\n"
+
+    async def answer(self, request_id: str, asked: int, said):
         """Yield (text, running or own count, whether it is the last) by the timetable, and log the clock."""
         self.at_once += 1
         try:
             async with self.room:
-                async for piece in self.worked_on(request_id, asked):
+                async for piece in self.worked_on(request_id, asked, said):
                     yield piece
         finally:
             self.at_once -= 1
 
-    async def worked_on(self, request_id: str, asked: int):
+    async def worked_on(self, request_id: str, asked: int, said):
         script = self.script
         self.requests += 1
         number, start = self.requests, time.perf_counter()
@@ -100,7 +123,9 @@ class Mock:
             yield "" if is_empty else "word " * new, done if script.counts == "cumulative" else new, done >= total
             if done >= total:
                 break
-        self.log.write(json.dumps({"id": request_id, "start": start, "times": times, "tokens": done}) + "\n")
+        self.tokens, self.answered = self.tokens + done + self.script.counted_more, self.answered + 1
+        row = {"id": request_id, "start": start, "times": times, "tokens": done}
+        self.log.write(json.dumps(row | ({"asked": said} if script.is_asked_logged else {})) + "\n")
 
 
 class Service(service_pb2_grpc.GRPCInferenceServiceServicer):
@@ -145,7 +170,7 @@ class Service(service_pb2_grpc.GRPCInferenceServiceServicer):
         values = {
             "text_output": len(raw).to_bytes(4, "little") + raw,
             "num_output_tokens": count.to_bytes(4, "little"),
-            "num_input_tokens": (7).to_bytes(4, "little"),
+            "num_input_tokens": self.mock.input_tokens(text_of(request)).to_bytes(4, "little"),
         }
         for output in request.outputs:
             made.outputs.add(name=output.name, datatype=OUTPUTS[output.name], shape=[1, 1])
@@ -155,7 +180,7 @@ class Service(service_pb2_grpc.GRPCInferenceServiceServicer):
     async def ModelStreamInfer(self, requests, context):
         async for request in requests:
             try:
-                async for text, count, _ in self.mock.answer(request.id, asked_of(request)):
+                async for text, count, _ in self.mock.answer(request.id, asked_of(request), text_of(request)):
                     yield service_pb2.ModelStreamInferResponse(
                         infer_response=self.response(request, text, count, False)
                     )
@@ -169,13 +194,18 @@ class Service(service_pb2_grpc.GRPCInferenceServiceServicer):
             yield service_pb2.ModelStreamInferResponse(infer_response=final)
 
     async def ModelInfer(self, request, context):
-        pieces = [piece async for piece in self.mock.answer(request.id, asked_of(request))]
+        pieces = [piece async for piece in self.mock.answer(request.id, asked_of(request), text_of(request))]
         return self.response(request, "".join(text for text, _, _ in pieces), pieces[-1][1], True)
 
 
 def asked_of(request) -> int:
     index = [tensor.name for tensor in request.inputs].index("max_tokens")
     return int.from_bytes(request.raw_input_contents[index], "little")
+
+
+def text_of(request) -> str:
+    index = [tensor.name for tensor in request.inputs].index("text_input")
+    return request.raw_input_contents[index][4:].decode()
 
 
 def tokens_of(request) -> int:
@@ -209,6 +239,9 @@ class Http:
         status, document = 200, {}
         if path == "/v1/models":
             document = {"data": [{"id": "mock"}, {"id": "another"}]}
+        elif path == "/metrics":
+            await self.text(writer, self.mock.exposition())
+            return
         elif path == "/v2":
             document = {"name": "triton", "version": "mock"}
         elif path == "/v2/models/ensemble":
@@ -226,12 +259,17 @@ class Http:
             stats = {"name": "ensemble", "execution_count": self.mock.requests, "inference_stats": counts}
             document = {"model_stats": [stats]}
         elif path.endswith("/generate"):
-            pieces = [piece async for piece in self.mock.answer(request["id"], request["max_tokens"])]
-            text = "".join(text for text, _, _ in pieces)
-            document = {"text_output": text, "num_output_tokens": pieces[-1][1], "num_input_tokens": 7}
+            said = request["text_input"]
+            pieces = [piece async for piece in self.mock.answer(request["id"], request["max_tokens"], said)]
+            text, count = "".join(text for text, _, _ in pieces), self.mock.input_tokens(said)
+            document = {"text_output": text, "num_output_tokens": pieces[-1][1], "num_input_tokens": count}
         else:
             status, document = 400, {"error": f"Request for unknown model: '{path}' is not found"}
         await self.document(writer, status, document)
+
+    async def text(self, writer, text) -> None:
+        writer.write(f"HTTP/1.1 200 OK\r\nContent-Length: {len(text)}\r\n\r\n{text}".encode())
+        await writer.drain()
 
     async def document(self, writer, status, document) -> None:
         body = json.dumps(document).encode()
@@ -249,8 +287,10 @@ class Http:
         if request.get("stream"):
             await self.completion_events(writer, request, request_id, is_chat=is_chat)
             return
-        pieces = [piece async for piece in self.mock.answer(request_id, asked)]
-        text, usage = "".join(piece[0] for piece in pieces), {"prompt_tokens": 7, "completion_tokens": asked}
+        said = request["messages" if is_chat else "prompt"]
+        pieces = [piece async for piece in self.mock.answer(request_id, asked, said)]
+        text = "".join(piece[0] for piece in pieces)
+        usage = {"prompt_tokens": self.mock.input_tokens(said), "completion_tokens": asked}
         choice = {"message": {"content": text}} if is_chat else {"text": text}
         await self.document(writer, 200, {"choices": [choice], "usage": usage})
 
@@ -262,12 +302,14 @@ class Http:
         if is_chat:
             choice = {"index": 0, "delta": {"role": "assistant", "content": ""}, "finish_reason": None}
             self.event(writer, json.dumps(base | {"choices": [choice]}))
+        said = request["messages" if is_chat else "prompt"]
+        given = self.mock.input_tokens(said)
         try:
-            async for text, done, _ in self.mock.answer(request_id, tokens_of(request)):
+            async for text, done, _ in self.mock.answer(request_id, tokens_of(request), said):
                 choice = {"delta": {"content": text}} if is_chat else {"text": text}
                 event = base | {"choices": [choice | {"index": 0, "finish_reason": None}]}
                 if options.get("continuous_usage_stats"):
-                    event["usage"] = {"prompt_tokens": 7, "completion_tokens": done}
+                    event["usage"] = {"prompt_tokens": given, "completion_tokens": done}
                 self.event(writer, "not json" if script.is_malformed and request_id != "probe" else json.dumps(event))
         except RuntimeError as error:
             self.event(writer, json.dumps({"error": {"message": str(error)}}))
@@ -275,19 +317,19 @@ class Http:
             last = {"delta": {}} if is_chat else {"text": ""}
             self.event(writer, json.dumps(base | {"choices": [last | {"index": 0, "finish_reason": "length"}]}))
             if options.get("include_usage"):
-                self.event(
-                    writer, json.dumps({"choices": [], "usage": {"prompt_tokens": 7, "completion_tokens": done}})
-                )
+                usage = {"prompt_tokens": given, "completion_tokens": done}
+                self.event(writer, json.dumps({"choices": [], "usage": usage}))
             self.event(writer, "[DONE]")
         writer.write(b"0\r\n\r\n")
         await writer.drain()
 
     async def stream(self, writer, request) -> None:
         writer.write(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n")
-        script, sent = self.mock.script, 0
+        script, sent, said = self.mock.script, 0, request["text_input"]
         try:
-            async for text, count, _ in self.mock.answer(request["id"], request["max_tokens"]):
-                event = {"text_output": text, "num_output_tokens": count, "num_input_tokens": 7}
+            async for text, count, _ in self.mock.answer(request["id"], request["max_tokens"], said):
+                given = self.mock.input_tokens(said)
+                event = {"text_output": text, "num_output_tokens": count, "num_input_tokens": given}
                 if script.counts == "none":
                     event = {"text_output": text}
                 self.event(writer, "not json" if script.is_malformed else json.dumps(event))

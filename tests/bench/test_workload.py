@@ -16,8 +16,9 @@ from toolkit.specs import LoadProfile, TraceRow
 
 def wishes(**changes):
     profile = LoadProfile(**({"url": "grpc://x", "requests": 400} | changes))
-    made = workload.wishes(profile)
-    return [next(made) for _ in range(profile.requests)]
+    plan = workload.Plan(profile)
+    plan.prepare()
+    return [plan[index] for index in range(profile.requests)]
 
 
 def words(text):

@@ -8,6 +8,7 @@ from urllib.parse import urlsplit
 from toolkit import registry
 from toolkit.bench import client
 from toolkit.bench.machine import collect as environment
+from toolkit.bench.observing import ReadGpus
 from toolkit.bench.report import write
 from toolkit.bench.runs import Run, Snapshot, Watch, unwatched
 from toolkit.bench.session import Arrival, Protocol
@@ -32,23 +33,20 @@ def known_arrivals() -> dict[str, Arrival]:
     )
 
 
-def run(profile: LoadProfile, *, on_progress: Progress = no_progress, watch: Watch = unwatched) -> Run:
+def run(
+    profile: LoadProfile,
+    *,
+    on_progress: Progress = no_progress,
+    watch: Watch = unwatched,
+    read_gpus: ReadGpus | None = None,
+) -> Run:
     """Send the load and return what happened; raise ServerError when there is no server to begin with."""
     check(profile)
     url = urlsplit(profile.url)
     protocol = registry.pick(known_protocols(), url.scheme, kind="protocol")
     arrival = registry.pick(known_arrivals(), profile.arrival, kind="load shape")
-    return asyncio.run(_connected(profile, protocol, arrival, report=on_progress, watch=watch))
-
-
-async def _connected(
-    profile: LoadProfile, protocol: Protocol, arrival: Arrival, *, report: Progress, watch: Watch
-) -> Run:
-    session = await protocol.connect(profile)
-    try:
-        return await client.measured(profile, session, arrival, report=report, watch=watch)
-    finally:
-        await session.close()
+    about = client.Client(profile, report=on_progress, watch=watch, read_gpus=read_gpus)
+    return asyncio.run(client.measured(about, protocol, arrival))
 
 
 def check(profile: LoadProfile) -> None:
@@ -63,6 +61,13 @@ def check(profile: LoadProfile) -> None:
             f"The load shape {profile.arrival} and {len(profile.stages)} rates do not go together.",
             hint="An open loop has a rate, a closed loop and a trace have none.",
         )
+    if profile.is_capped and profile.processes > 1:
+        raise UsageError(
+            f"{profile.processes} client processes cannot count together what is in flight.",
+            hint="Leave out --concurrency beside --rate, or --processes.",
+        )
+    if profile.trace and profile.turns:
+        raise UsageError("A trace says itself what is sent.", hint="Leave out --turns, or --trace.")
     if not _is_address(profile.url):
         raise UsageError(f"{profile.url!r} is not a URL.", hint="Write --url grpc://localhost:8001.")
 

@@ -34,13 +34,15 @@ class Answer:
         "input_tokens",
         "last",
         "leaves_after",
+        "pieces",
         "sent",
         "total",
         "total_at_first_text",
     )
 
-    def __init__(self, *, leaves_after: int = 0) -> None:
+    def __init__(self, *, leaves_after: int = 0, is_kept: bool = False) -> None:
         self.leaves_after = leaves_after  # chunks; 0: the client stays
+        self.pieces: list[bytes] | None = [] if is_kept else None  # its text, where a later turn repeats it
         self.sent: float | None = None
         self.first: float | None = None
         self.last: float | None = None
@@ -68,6 +70,11 @@ class Answer:
                 self.total_at_first_text = self.total
             if self.chunks == self.leaves_after:
                 raise ClientLeft
+
+    @property
+    def text(self) -> str:
+        """The answer itself, where it was kept."""
+        return b"".join(self.pieces or ()).decode(errors="replace")
 
     def tokens(self, asked: int) -> tuple[int, int, str]:
         """Return (output tokens, tokens up to and in the first text, where the number comes from)."""

@@ -1,244 +1,91 @@
-"""The only clock and network of the load test: one event loop, so many requests in flight, a record for each."""
+"""A load test from its warm-up to its records: one phase after the other, in one process or in several."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import datetime
+import gc
 import math
+import os
 import signal
-import statistics
 import threading
-import time
-from collections.abc import Coroutine, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
-from typing import Any
+from pathlib import Path
+from urllib.parse import urlsplit
 
-from toolkit.bench import workload
-from toolkit.bench.answer import Answer, ClientLeft, SendFailed
-from toolkit.bench.observing import Observer
-from toolkit.bench.runs import Run, Snapshot, Watch, unwatched
-from toolkit.bench.session import Arrival, Ask, Session
-from toolkit.errors import ServerError
-from toolkit.specs import LoadProfile, Progress, RequestRecord, no_progress
+from toolkit.bench import vocabulary
+from toolkit.bench.answer import Answer, SendFailed
+from toolkit.bench.load import Load
+from toolkit.bench.observing import Observer, ReadGpus
+from toolkit.bench.runs import Outcome, Run, Watch, unwatched
+from toolkit.bench.session import Arrival, Ask, Protocol, Session
+from toolkit.bench.workers import SNAPSHOT_EVERY_S, Workers
+from toolkit.bench.workload import Plan
+from toolkit.errors import ServerError, UsageError
+from toolkit.specs import LoadProfile, Progress, no_progress, to_json
 
-SNAPSHOT_EVERY_S = 0.25
-RECENT_REQUESTS = 200
-#: A server that fails so many requests in a row, or three for every slot, is not worth more of them.
-FAILURES_IN_A_ROW = 20
 #: Warm-up prompts must not be in the server's prefix cache when their measured twins arrive.
 WARMUP_SEED = 1_000_003
+#: Of prompts with which the server is asked what it adds to each: two lengths tell a template from another tokenizer.
+PROBE_TOKENS = (16, 64)
+#: A process that computes for more of its time sends late.
+COMFORTABLE_SHARE = 0.5
+LOOPBACK = {"localhost", "127.0.0.1", "::1"}
 
 
-class Load:
-    """One phase of a run: the slots, their records, and what stops them."""
+class Client:
+    """One load test: what is sent, and who is told."""
 
-    def __init__(self, profile: LoadProfile, session: Session, arrival: Arrival, *, step: str) -> None:
-        self.profile = profile
-        self.records: list[RequestRecord] = []
-        self.stop_reason: str | None = None
-        self.is_interrupted = False
-        self._session = session
-        self._step = step
-        self._due = arrival.due_times(profile)
-        self._start = time.perf_counter()
-        self._sent = 0
-        self._failed = 0
-        self._failed_in_a_row = 0
-        self._active: set[Answer] = set()
-        self._tasks: set[asyncio.Future[Any]] = set()
-        self._all_ended = asyncio.Event()
-        self._bug: BaseException | None = None
-        self._room = asyncio.Semaphore(profile.concurrency) if profile.is_capped else None
-        self._wishes = workload.wishes(profile)
-        self._busy_s = 0.0
-        self._busy_since = 0.0
-
-    def now(self) -> float:
-        """Return seconds since the phase started."""
-        return time.perf_counter() - self._start
-
-    @property
-    def mean_in_flight(self) -> float:
-        """Return the mean number of requests in flight, from the counter and not from the records."""
-        return self._busy_s / max(self._busy_since, 1e-9)
-
-    async def run(self) -> float:
-        """Run every slot to its end; return how long it took."""
-        self._start = time.perf_counter()
-        if self.profile.is_open:
-            self._begin(self._open_loop())
-        else:
-            for number in range(self.profile.concurrency):
-                self._begin(self._slot(number))
-        await self._all_ended.wait()
-        if self._bug is not None:
-            raise self._bug
-        return self.now()
-
-    def _begin(self, work: Coroutine[Any, Any, Any]) -> None:
-        task = asyncio.ensure_future(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._end)
-
-    def _end(self, task: asyncio.Future[Any]) -> None:
-        self._tasks.discard(task)
-        if not task.cancelled() and task.exception() is not None:
-            self._bug = task.exception()
-            self.interrupt()
-        if not self._tasks:
-            self._all_ended.set()
-
-    def interrupt(self) -> None:
-        """Stop now; what is in flight is recorded as cancelled."""
-        self.is_interrupted = True
-        for task in self._tasks:
-            task.cancel()
-
-    async def _slot(self, number: int) -> None:
-        free_at = self.profile.ramp_s * number / self.profile.concurrency
-        await self._until(free_at)
-        while not self._is_over():
-            record = await self._one(self._next_ask(), free_at)
-            free_at = record.end_s
-
-    async def _open_loop(self) -> None:
-        """Send each request when it is due, however many are still unanswered."""
-        end_s = math.inf if self.profile.duration_s is None else self.profile.duration_s
-        for due in self._due:
-            if due is None or due >= end_s or self._is_over():
-                break
-            await self._until(due)
-            if not self._is_over():
-                self._begin(self._when_there_is_room(self._next_ask(), due))
-
-    async def _when_there_is_room(self, ask: Ask, due: float) -> None:
-        if self._room is None:
-            await self._one(ask, due)
-            return
-        asked_at = self.now()
-        async with self._room:
-            await self._one(ask, due, held_s=self.now() - asked_at)
-
-    async def _until(self, at_s: float) -> None:
-        if (left_s := at_s - self.now()) > 0:
-            await asyncio.sleep(left_s)
-
-    def _is_over(self) -> bool:
-        if self.stop_reason or self.is_interrupted:
-            return True
-        if self.profile.duration_s is not None:
-            return self.now() >= self.profile.duration_s
-        return self._sent >= (self.profile.requests or 0)
-
-    def _next_ask(self) -> Ask:
-        profile, index = self.profile, self._sent
-        self._sent += 1
-        wish = next(self._wishes)
-        return Ask(
-            request_id=f"{profile.seed}-{index}",
-            prompt=wish.prompt,
-            max_tokens=wish.max_tokens,
-            seed=profile.seed + index,
-            input_tokens=wish.input_tokens,
-            leaves_after=wish.leaves_after,
-        )
-
-    async def _one(self, ask: Ask, scheduled: float, *, held_s: float = 0.0) -> RequestRecord:
-        answer, outcome, failure = Answer(leaves_after=ask.leaves_after), "ok", None
-        self._count(answer, is_start=True)
-        try:
-            await asyncio.wait_for(self._session.send(ask, answer), self.profile.timeout_s)
-            if not (answer.chunks or answer.counts):
-                failure = SendFailed("bad_response", "The answer is empty.")
-        except asyncio.TimeoutError:
-            failure = SendFailed("timeout", f"No whole answer within {self.profile.timeout_s:g} s.")
-        except ClientLeft:
-            outcome = "cancelled"
-        except SendFailed as error:
-            failure = error
-        except asyncio.CancelledError:
-            outcome = "cancelled"
-            raise
-        finally:
-            self._count(answer, is_start=False)
-            record = self._record(ask, answer, scheduled, held_s=held_s, outcome=outcome, failure=failure)
-            self.records.append(record)
-        self._judge(failure)
-        return record
-
-    def _count(self, answer: Answer, *, is_start: bool) -> None:
-        now = self.now()
-        self._busy_s += len(self._active) * (now - self._busy_since)
-        self._busy_since = now
-        (self._active.add if is_start else self._active.discard)(answer)
-
-    def _judge(self, failure: SendFailed | None) -> None:
-        self._failed_in_a_row = 0 if failure is None else self._failed_in_a_row + 1
-        if failure is None:
-            return
-        self._failed += 1
-        if self.stop_reason:
-            return
-        if failure.kind == "connection_refused":
-            self.stop_reason = f"The server at {self.profile.url} stopped answering after {self.now():.1f} s: {failure}"
-        elif self._failed_in_a_row >= max(FAILURES_IN_A_ROW, 3 * self.profile.concurrency):
-            self.stop_reason = f"{self._failed_in_a_row} requests in a row failed, the last with: {failure}"
-
-    def _record(
+    def __init__(
         self,
-        ask: Ask,
-        answer: Answer,
-        scheduled: float,
+        profile: LoadProfile,
         *,
-        held_s: float,
-        outcome: str,
-        failure: SendFailed | None,
-    ) -> RequestRecord:
-        def since_start(reading: float | None) -> float | None:
-            return None if reading is None else reading - self._start
+        report: Progress = no_progress,
+        watch: Watch = unwatched,
+        read_gpus: ReadGpus | None = None,
+    ) -> None:
+        self.profile = profile
+        self.read_gpus = read_gpus
+        self._report, self._watch = report, watch
+        self._words: vocabulary.Vocabulary | None = None
+        self._added = 0
 
-        output_tokens, first_tokens, source = answer.tokens(ask.max_tokens)
-        end, sent = since_start(answer.end), since_start(answer.sent)
-        return RequestRecord(
-            request_id=ask.request_id,
-            scheduled_s=scheduled,
-            sent_s=scheduled if sent is None else sent,
-            first_token_s=since_start(answer.first),
-            last_token_s=since_start(answer.last),
-            end_s=self.now() if end is None or failure else end,
-            input_tokens=ask.input_tokens if answer.input_tokens is None else answer.input_tokens,
-            output_tokens=output_tokens,
-            first_chunk_tokens=first_tokens,
-            chunks=answer.chunks,
-            outcome="failed" if failure else outcome,
-            error=failure.kind if failure else None,
-            message=str(failure) if failure else None,
-            asked_tokens=ask.max_tokens,
-            held_s=held_s,
-            token_count_source=source,
-        )
+    async def learn_lengths(self, session: Session) -> None:
+        """Read the tokenizer, and find out what the server adds to each prompt."""
+        if self.profile.tokenizer and not self.profile.prompts:
+            self._words = vocabulary.read(Path(self.profile.tokenizer))
+            self._added = await added_tokens(self.profile, session, self._words)
 
-    def snapshot(self) -> Snapshot:
-        """Say how far the phase is."""
-        recent = [
-            1000 * (record.first_token_s - record.scheduled_s)
-            for record in self.records[-RECENT_REQUESTS:]
-            if record.first_token_s is not None
-        ]
-        elapsed, seconds = self.now(), self.profile.duration_s
-        return Snapshot(
-            step=self._step,
-            elapsed_s=elapsed,
-            done=float(len(self.records)) if seconds is None else min(elapsed, seconds),
-            total=float(self.profile.requests or 0) if seconds is None else seconds,
-            completed=len(self.records),
-            in_flight=len(self._active),
-            failed=self._failed,
-            output_tokens=sum(record.output_tokens for record in self.records)
-            + sum(answer.chunks for answer in self._active),
-            ttft_p50_ms=statistics.median(recent) if recent else None,
-        )
+    def plan(self, profile: LoadProfile) -> Plan:
+        """Make the requests of a phase, as far as they can be expected."""
+        plan = Plan(profile, self._words, added_tokens=self._added)
+        plan.prepare()
+        return plan
+
+    async def phase(self, load: Load | Workers) -> Outcome:
+        """Run a phase to its end; Ctrl-C ends it and keeps what was measured."""
+        ticker = asyncio.ensure_future(self._tick(load))
+        gc.collect()
+        gc.freeze()  # prompts and plans: nothing to look through while requests are timed
+        with _interruptible(load):
+            try:
+                return await load.run()
+            finally:
+                gc.unfreeze()
+                ticker.cancel()
+                self._tell(load)
+
+    async def _tick(self, load: Load | Workers) -> None:
+        while True:
+            self._tell(load)
+            await asyncio.sleep(SNAPSHOT_EVERY_S)
+
+    def _tell(self, load: Load | Workers) -> None:
+        seen = load.snapshot()
+        self._report(seen.step, seen.done, seen.total)
+        self._watch(seen)
 
 
 def warm_up_of(profile: LoadProfile) -> LoadProfile:
@@ -253,91 +100,119 @@ def warm_up_of(profile: LoadProfile) -> LoadProfile:
         is_capped=False,
         ramp_s=0.0,
         cancel_share=0.0,
+        turns="",
         concurrency=min(profile.concurrency, profile.warmup_requests),
     )
 
 
-async def measured(
-    profile: LoadProfile,
-    session: Session,
-    arrival: Arrival,
-    *,
-    report: Progress = no_progress,
-    watch: Watch = unwatched,
-) -> Run:
-    """Warm up, then run PROFILE and return what happened."""
-    if profile.warmup_requests:
-        warming = warm_up_of(profile)
-        load = await _phase(Load(warming, session, arrival, step="warm-up"), report, watch)
-        _need_one_answer(load)
+async def measured(client: Client, protocol: Protocol, arrival: Arrival) -> Run:
+    """Connect, warm up, run the profile and return what happened."""
+    profile = client.profile
+    session = await protocol.connect(profile)
+    try:
+        await client.learn_lengths(session)
+        warm = None
+        if profile.warmup_requests:
+            warming = client.plan(warm_up_of(profile))
+            warm = await client.phase(Load(warming, session, arrival, step="warm-up"))
+            _need_one_answer(profile, warm)
+        plan, count = client.plan(profile), processes_for(profile, warm)
+        if count == 1:
+            return await _run(client, session, Load(plan, session, arrival, step="load test"))
+        return await _run(client, session, Workers(plan, protocol, arrival, step="load test", count=count))
+    finally:
+        await session.close()
+
+
+async def _run(client: Client, session: Session, load: Load | Workers) -> Run:
+    profile = client.profile
     earlier = await session.statistics()
     started_at = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="milliseconds")
-    cpu_s = time.process_time()
-    load = Load(profile, session, arrival, step="load test")
-    observer = Observer(profile.metrics_url)
+    observer = Observer(profile.metrics_url, read_gpus=client.read_gpus)
     observer.start()
-    await _phase(load, report, watch)
-    cpu_s, duration_s = time.process_time() - cpu_s, max(load.now(), 1e-9)
+    done = await client.phase(load)
     observed = observer.stop()
-    later = None if load.stop_reason else await session.statistics()
+    later = None if done.stop_reason else await session.statistics()
     models = (
         {name: counts.since(earlier[name]) if name in earlier else counts for name, counts in later.items()}
         if earlier is not None and later is not None
         else None
     )
-    from toolkit.specs import to_json
-
+    duration_s = max(done.duration_s, 1e-9)
     return Run(
         profile=replace(profile, model=session.facts.model),
-        records=tuple(load.records),
+        records=done.records,
         started_at=started_at,
         duration_s=duration_s,
-        is_interrupted=load.is_interrupted,
-        stop_reason=load.stop_reason,
-        mean_in_flight=load.mean_in_flight,
-        client_cpu_s=cpu_s,
+        is_interrupted=done.is_interrupted,
+        stop_reason=done.stop_reason,
+        mean_in_flight=done.busy_s / duration_s,
+        client_cpu_s=done.cpu_s,
+        client_processes=done.processes,
+        clock_at_start=done.clock_at_start,
         is_input_counted=session.facts.has_input_count,
         server={**to_json(session.facts), "models": to_json(models)},
         observed=observed,
     )
 
 
-def _need_one_answer(load: Load) -> None:
-    if load.is_interrupted:
+async def added_tokens(profile: LoadProfile, session: Session, words: vocabulary.Vocabulary) -> int:
+    """Return how many tokens the server adds to a prompt; 0 where it does not count them."""
+    added = []
+    for tokens in PROBE_TOKENS:
+        answer, prompt = Answer(), words.made(seed=profile.seed, index="probe", tokens=tokens)
+        ask = Ask(request_id="probe", prompt=prompt, max_tokens=1, seed=0)
+        try:
+            await asyncio.wait_for(session.send(ask, answer), profile.timeout_s)
+        except (SendFailed, asyncio.TimeoutError):
+            return 0  # what goes wrong is for the measurement to say
+        if answer.input_tokens is None:
+            return 0
+        added.append(answer.input_tokens - tokens)
+    if added[0] < 0 or len(set(added)) > 1:
+        counts = [tokens + more for tokens, more in zip(PROBE_TOKENS, added, strict=True)]
+        raise UsageError(
+            f"The server counts {counts[0]} and {counts[1]} tokens where {profile.tokenizer} counts {PROBE_TOKENS[0]} "
+            f"and {PROBE_TOKENS[1]}.",
+            hint="Give the tokenizer of the model that is served with --tokenizer DIR.",
+        )
+    if not profile.isl_lengths and added[0] >= profile.isl:
+        raise UsageError(
+            f"The server adds {added[0]} tokens to every prompt: none can have {profile.isl}.",
+            hint=f"Give --isl {added[0] + 1} or more.",
+        )
+    return added[0]
+
+
+def processes_for(profile: LoadProfile, warm: Outcome | None) -> int:
+    """Return how many client processes to use: as many as asked for, or as the warm-up's CPU time says."""
+    slots = 1 if profile.is_capped else profile.concurrency if not profile.is_open else profile.processes or 64
+    if profile.processes:
+        return max(1, min(profile.processes, slots))
+    if warm is None or not warm.records:
+        return 1
+    cores = len(os.sched_getaffinity(0))
+    if urlsplit(profile.url).hostname in LOOPBACK:
+        cores //= 2  # the server needs the others
+    share = warm.cpu_s / warm.duration_s
+    if profile.is_open:
+        fastest = max((max(stage.start_rps, stage.end_rps) for stage in profile.stages), default=0.0)
+        share = warm.cpu_s / len(warm.records) * fastest
+    return max(1, min(math.ceil(share / COMFORTABLE_SHARE), cores, slots))
+
+
+def _need_one_answer(profile: LoadProfile, warm: Outcome) -> None:
+    if warm.is_interrupted:
         raise KeyboardInterrupt
-    if all(record.outcome != "ok" for record in load.records):
-        last = load.records[-1]
+    if all(record.outcome != "ok" for record in warm.records):
         raise ServerError(
-            f"No warm-up request to {load.profile.model} at {load.profile.url} was answered: {last.message}",
+            f"No warm-up request to {profile.model} at {profile.url} was answered: {warm.records[-1].message}",
             hint="See `trtk logs`; `--warmup 0` measures a failing server all the same.",
         )
 
 
-async def _phase(load: Load, report: Progress, watch: Watch) -> Load:
-    ticker = asyncio.ensure_future(_tick(load, report, watch))
-    with _interruptible(load):
-        try:
-            await load.run()
-        finally:
-            ticker.cancel()
-            _tell(load, report, watch)
-    return load
-
-
-async def _tick(load: Load, report: Progress, watch: Watch) -> None:
-    while True:
-        _tell(load, report, watch)
-        await asyncio.sleep(SNAPSHOT_EVERY_S)
-
-
-def _tell(load: Load, report: Progress, watch: Watch) -> None:
-    seen = load.snapshot()
-    report(seen.step, seen.done, seen.total)
-    watch(seen)
-
-
 @contextlib.contextmanager
-def _interruptible(load: Load) -> Iterator[None]:
+def _interruptible(load: Load | Workers) -> Iterator[None]:
     """Make Ctrl-C end the phase, so that what was measured is kept."""
     if threading.current_thread() is not threading.main_thread():
         yield

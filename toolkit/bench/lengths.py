@@ -12,6 +12,8 @@ from toolkit.errors import UsageError
 
 FORMS = "128, uniform:64,512, normal:512,128 (mean, deviation), lognormal:512,0.6 (median, sigma) or file:LENGTHS"
 
+SECONDS_FORMS = "2.5, uniform:1,10, normal:5,2 (mean, deviation) or lognormal:5,0.8 (median, sigma)"
+
 
 @dataclass(frozen=True, kw_only=True)
 class Lengths:
@@ -24,6 +26,10 @@ class Lengths:
         """Return one length."""
         return max(1, round(DRAWS[self.kind](dice, self.values)))
 
+    def draw_seconds(self, dice: random.Random) -> float:
+        """Return one time; none is below zero."""
+        return max(0.0, DRAWS[self.kind](dice, self.values))
+
     @property
     def mean(self) -> float:
         """Return the mean, before rounding and the bound of one."""
@@ -33,6 +39,11 @@ class Lengths:
     def is_fixed(self) -> bool:
         """Whether every length is the same."""
         return self.kind == "fixed"
+
+    @property
+    def is_fixed_at_one(self) -> bool:
+        """Whether every length is one."""
+        return self.is_fixed and self.values == (1,)
 
 
 Values = tuple[float, ...]
@@ -58,6 +69,25 @@ def parse(text: str) -> Lengths:
     >>> parse("lognormal:512,0.6").values
     (512.0, 0.6)
     """
+    found = _parsed(text)
+    if found is None or not _is_possible(found.kind, found.values):
+        raise UsageError(f"{text!r} is no length in tokens.", hint=f"Write {FORMS}.")
+    return found
+
+
+def parse_seconds(text: str) -> Lengths:
+    """Read a time in seconds or a distribution of times.
+
+    >>> parse_seconds("0.5").values
+    (0.5,)
+    """
+    found = _parsed(text)
+    if found is None or min(found.values) < 0 or (found.kind == "lognormal" and not found.values[0]):
+        raise UsageError(f"{text!r} is no time in seconds.", hint=f"Write {SECONDS_FORMS}.")
+    return found
+
+
+def _parsed(text: str) -> Lengths | None:
     kind, _, rest = text.strip().partition(":") if ":" in text else ("fixed", "", text)
     if kind == "file":
         return Lengths(kind=kind, values=_listed(Path(rest)))
@@ -66,12 +96,8 @@ def parse(text: str) -> Lengths:
     except ValueError:
         values = ()
     wanted = 1 if kind == "fixed" else 2
-    is_right = (
-        kind in DRAWS and len(values) == wanted and all(map(math.isfinite, values)) and _is_possible(kind, values)
-    )
-    if not is_right:
-        raise UsageError(f"{text!r} is no length in tokens.", hint=f"Write {FORMS}.")
-    return Lengths(kind=kind, values=values)
+    is_right = kind in DRAWS and len(values) == wanted and all(map(math.isfinite, values))
+    return Lengths(kind=kind, values=values) if is_right else None
 
 
 def _is_possible(kind: str, values: Values) -> bool:

@@ -26,7 +26,7 @@ WORDS = PLAIN.split()
 SENTENCE_WORDS = 11
 
 
-def made(*, seed: int, index: int, tokens: int) -> str:
+def made(*, seed: int, index: int | str, tokens: int) -> str:
     """Return prompt INDEX of SEED: sentences of random common words, a word or a full stop per token."""
     choose = random.Random(f"{seed}/{index}")
     sentences, left = [], max(tokens, 1)

@@ -21,9 +21,26 @@ class Run:
     stop_reason: str | None = None  # a sentence, when the run gave up before its end
     mean_in_flight: float = 0.0  # counted while the run went, not from the records
     client_cpu_s: float = 0.0
+    client_processes: int = 1
+    clock_at_start: float = 0.0  # a reading of the machine's monotonic clock, from which the records count
     is_input_counted: bool = True  # False: input_tokens are what was asked for
     server: Mapping[str, Any] = field(default_factory=dict)
     observed: Mapping[str, Any] = field(default_factory=dict)  # of observing.Observer
+    input_s_per_token: float | None = None  # of requests that had the server for themselves; None: not measured
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """What one phase of a run came to."""
+
+    records: tuple[RequestRecord, ...]
+    duration_s: float  # until the last response ended
+    busy_s: float  # of all requests in flight together, counted while it went
+    clock_at_start: float  # a reading of the machine's monotonic clock, from which the records count
+    cpu_s: float
+    stop_reason: str | None = None
+    is_interrupted: bool = False
+    processes: int = 1
 
 
 @dataclass(frozen=True, kw_only=True)

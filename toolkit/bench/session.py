@@ -11,6 +11,14 @@ from toolkit.specs import LoadProfile
 
 
 @dataclass(frozen=True, kw_only=True)
+class Turn:
+    """What was said before in a conversation: a question and its answer."""
+
+    prompt: str
+    answer: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class Ask:
     """One request to send."""
 
@@ -19,7 +27,13 @@ class Ask:
     max_tokens: int
     seed: int
     input_tokens: int = 0  # asked for
-    leaves_after: int = 0  # chunks, after which the client goes away; 0: it stays
+    history: tuple[Turn, ...] = ()
+    turn: int = 1
+
+    @property
+    def whole_prompt(self) -> str:
+        """The prompt after all that was said before, for servers that take one text."""
+        return "\n".join([*(text for turn in self.history for text in (turn.prompt, turn.answer)), self.prompt])
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -47,14 +47,23 @@ def url_and_metrics(url: str | None, metrics_url: str | None) -> tuple[str, str]
     if url is None:
         endpoint = ready_server()
         return triton_url(endpoint), metrics_url or endpoint.metrics_url
-    if metrics_url is None:
-        from toolkit import serve
-
-        for status in serve.running():
-            urls = (f"grpc://{status.endpoint.grpc_url}", status.endpoint.http_url, *openai_urls(status.endpoint))
-            if url.removeprefix("openai+").rstrip("/") in urls:
-                return url, status.endpoint.metrics_url
+    if metrics_url is None and (behind := endpoint_behind(url)):
+        return url, behind.metrics_url
     return url, metrics_url or ""
+
+
+def endpoint_behind(url: str | None) -> Endpoint | None:
+    """Return the server that trtk started at a URL; without one, the only one that is ready."""
+    from toolkit import serve
+
+    if url is None:
+        return ready_server()
+    asked = url.removeprefix("openai+").rstrip("/")
+    for status in serve.running():
+        endpoint = status.endpoint
+        if asked in (f"grpc://{endpoint.grpc_url}", endpoint.http_url, *openai_urls(endpoint)):
+            return endpoint
+    return None
 
 
 def url_to_ask(endpoint: Endpoint) -> str:

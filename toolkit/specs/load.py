@@ -48,6 +48,10 @@ class LoadProfile:
     is_eos_ignored: bool = True  # generate exactly osl tokens where the server can
     warmup_requests: int = 0
     prompts: tuple[str, ...] = ()  # empty: made from the seed
+    tokenizer: str = ""  # a tokenizer.json; made prompts then have exactly isl tokens; empty: about so many
+    turns: str = ""  # of a conversation: 4, uniform:2,8; concurrency and rate then count conversations; empty: one
+    think_s: str = ""  # between an answer and the next turn: 2, lognormal:5,0.8; empty: none
+    processes: int = 1  # of the client, which share one plan of sends; 0: as many as the warm-up shows are needed
     timeout_s: float = 120.0
     seed: int = 0
     arrival: str = "closed"  # the load shape: closed, constant, poisson, gamma, trace
@@ -58,6 +62,8 @@ class LoadProfile:
     metrics_url: str = ""  # where the server's metrics are read meanwhile; empty: they are not
     slos: tuple[str, ...] = ()  # ttft=500ms@p95
     price: str | None = None  # 0.35EUR/h
+    price_source: str = ""  # who asks for it and since when; empty: the user said it
+    utilization: float | None = None  # share of the paid time in which the server is as busy as in the run
 
     @property
     def is_open(self) -> bool:
@@ -85,6 +91,7 @@ class RequestRecord:
     asked_tokens: int = 0  # output tokens that were asked for
     held_s: float = 0.0  # a capped open loop: how long it waited for room, after it was due
     token_count_source: str = "server"  # where output_tokens comes from: server, chunks, tokenizer
+    turn: int = 1  # of its conversation
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -27,6 +27,7 @@ EXTRAS: tuple[tuple[str, dict[str, Any]], ...] = (
     ("ignores the end", {"ignore_eos": True}),
     ("has a minimum", {"min_tokens": 1}),
 )
+PROBE = Ask(request_id="", prompt="Hello", max_tokens=1, seed=0)
 
 
 class OpenAISession:
@@ -56,7 +57,7 @@ class OpenAISession:
                 continue
             answer = Answer()
             try:
-                await self._exchange(self._body("Hello", max_tokens=1, seed=0) | fields, answer)
+                await self._exchange(self._body(PROBE) | fields, answer)
             except SendFailed as error:
                 if error.kind == "connection_refused":
                     raise
@@ -71,16 +72,15 @@ class OpenAISession:
         if name in {"ignores the end", "has a minimum"}:
             self.facts = replace(self.facts, has_eos_control=True)
 
-    def _body(self, prompt: str, *, max_tokens: int, seed: int) -> dict[str, Any]:
-        profile = self._profile
-        asked = (
-            {"messages": [{"role": "user", "content": prompt}]} if profile.endpoint == "chat" else {"prompt": prompt}
-        )
+    def _body(self, ask: Ask) -> dict[str, Any]:
+        profile, max_tokens = self._profile, ask.max_tokens
+        is_chat = profile.endpoint == "chat"
+        asked: dict[str, Any] = {"messages": messages_of(ask)} if is_chat else {"prompt": ask.whole_prompt}
         body = asked | {
             "model": self.facts.model,
             "max_tokens": max_tokens,
             "temperature": 0,
-            "seed": seed,
+            "seed": ask.seed,
             "stream": profile.is_streaming,
         }
         for name, fields in EXTRAS:
@@ -94,8 +94,7 @@ class OpenAISession:
 
     async def send(self, ask: Ask, answer: Answer) -> None:
         """Send one request and feed its events into ANSWER."""
-        document = self._body(ask.prompt, max_tokens=ask.max_tokens, seed=ask.seed)
-        await self._exchange(document, answer, request_id=ask.request_id)
+        await self._exchange(self._body(ask), answer, request_id=ask.request_id)
 
     async def _exchange(self, document: dict[str, Any], answer: Answer, *, request_id: str = "") -> None:
         body = json.dumps(document).encode()
@@ -127,6 +126,16 @@ class OpenAISession:
         await self._client.close()
 
 
+def messages_of(ask: Ask) -> list[dict[str, str]]:
+    """Return a conversation as OpenAI's messages."""
+    said = [
+        {"role": role, "content": text}
+        for turn in ask.history
+        for role, text in (("user", turn.prompt), ("assistant", turn.answer))
+    ]
+    return [*said, {"role": "user", "content": ask.prompt}]
+
+
 def take(data: bytes, now: float, answer: Answer) -> bool:
     """Read one event into ANSWER; return whether it says why the answer ended."""
     event = document_of(data)
@@ -143,6 +152,8 @@ def take(data: bytes, now: float, answer: Answer) -> bool:
         text += piece or ""
         is_over = is_over or choice.get("finish_reason") is not None
     if text:
+        if answer.pieces is not None:
+            answer.pieces.append(text.encode())
         answer.add(now, has_text=True, count=None, chars=len(text))
     return is_over
 
@@ -158,6 +169,8 @@ def whole(raw: bytes, now: float, answer: Answer) -> None:
     text = choices[0].get("text") if message is None else message.get("content")
     answer.input_tokens = usage.get("prompt_tokens")
     answer.total = usage.get("completion_tokens")
+    if text and answer.pieces is not None:
+        answer.pieces.append(text.encode())
     answer.add(now, has_text=bool(text), count=None)
 
 

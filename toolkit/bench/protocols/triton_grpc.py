@@ -60,7 +60,7 @@ class GrpcSession:
             if is_prompt or tensor.name in values:
                 made.inputs.add(name=tensor.name, datatype=tensor.datatype, shape=[1] * tensor.dims)
                 made.raw_input_contents.append(
-                    tensors.packed_text(ask.prompt) if is_prompt else tensors.packed(tensor, values[tensor.name])
+                    tensors.packed_text(ask.whole_prompt) if is_prompt else tensors.packed(tensor, values[tensor.name])
                 )
         for name in self._layout.outputs:
             made.outputs.add(name=name)
@@ -119,6 +119,8 @@ def take(response: Any, now: float, answer: Answer) -> bool:
         name = output.name
         if name == "text_output":
             has_text = len(raw[index]) > LENGTH_BYTES
+            if answer.pieces is not None:
+                answer.pieces.append(raw[index][LENGTH_BYTES:])
         elif name == "num_output_tokens":
             count = int.from_bytes(raw[index][:4], "little")
         elif name == "num_input_tokens":

@@ -41,7 +41,7 @@ class HttpSession:
 
     def request(self, ask: Ask) -> bytes:
         """Return one request's body."""
-        values: dict[str, Any] = {"id": ask.request_id, self._layout.inputs["prompt"].name: ask.prompt}
+        values: dict[str, Any] = {"id": ask.request_id, self._layout.inputs["prompt"].name: ask.whole_prompt}
         values |= self._layout.values(self._profile, max_tokens=ask.max_tokens, seed=ask.seed)
         return json.dumps(values).encode()
 
@@ -84,7 +84,10 @@ def take(data: bytes, now: float, answer: Answer) -> None:
         raise SendFailed("server_error", str(event["error"]))
     if tensors.INPUT_COUNT in event:
         answer.input_tokens = event[tensors.INPUT_COUNT]
-    answer.add(now, has_text=bool(event.get(tensors.TEXT)), count=event.get(tensors.OUTPUT_COUNT))
+    text = event.get(tensors.TEXT)
+    if text and answer.pieces is not None:
+        answer.pieces.append(str(text).encode())
+    answer.add(now, has_text=bool(text), count=event.get(tensors.OUTPUT_COUNT))
 
 
 def counts_of(model: dict[str, Any]) -> ModelCounts:
