@@ -47,6 +47,7 @@ ROOMS_ALLOWED = {
     "talk": FLOOR | {"bench"},  # one request, through the load tester's own clients
     "repository": FLOOR | {"files", "registry", "templating"},
     "deploy": FLOOR | {"files", "registry", "templating", "containers", "monitoring"},  # pure; the last two for their nouns
+    "validation": FLOOR | {"registry", "deploy", "monitoring"},  # runs validators over what deploy rendered
     "cli": None,  # composes everything
 }
 #: third-party library → the rooms that may import it
@@ -69,7 +70,15 @@ DOORS = {
     "hpack": {"bench"},
     "matplotlib": {"bench"},
     "tritonclient": {"bench", "repository", "pool", "gateway", "talk"},
-    "yaml": {"repository", "pool", "serve", "deploy", "cli"},
+    "yaml": {"repository", "pool", "serve", "deploy", "validation", "cli"},
+    "kubernetes_validate": {"validation"},
+    "jsonschema": {"validation"},
+    "yamllint": {"validation"},
+    "compose_spec": {"validation"},
+    "hcl2": {"validation"},
+    "lark": {"validation"},
+    "helm_python": {"validation"},
+    "promql_parser": {"validation"},
     "transformers": {"engine"},
     "gguf": {"models"},
     "pyarrow": {"forward"},

@@ -70,8 +70,7 @@ def _said(outcome: Outcome) -> str:
     if outcome.problems:
         words = [f"{len(outcome.problems)} wrong"]
     if outcome.checked:
-        unit = outcome.unit if outcome.checked != 1 else outcome.unit.removesuffix("s")
-        words.append(f"{outcome.checked} {unit}")
+        words.append(f"{outcome.unit}: {outcome.checked}")
     said = ", ".join(words)
     if not outcome.not_checked:
         return said

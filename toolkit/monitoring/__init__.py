@@ -1,6 +1,6 @@
 """What a server's metrics say now, and the files that let Prometheus and Grafana watch it."""
 
-from toolkit.monitoring.exported import Exported, known, seen
+from toolkit.monitoring.exported import Exported, every_name, known, seen, selectors
 from toolkit.monitoring.figures import (
     EngineFigures,
     GatewayFigures,
@@ -26,6 +26,7 @@ __all__ = [
     "ScrapeTarget",
     "ServerFigures",
     "Written",
+    "every_name",
     "figures",
     "gateway_figures",
     "known",
@@ -33,5 +34,6 @@ __all__ = [
     "parse",
     "scrape",
     "seen",
+    "selectors",
     "write",
 ]

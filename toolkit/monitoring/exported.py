@@ -96,6 +96,14 @@ def known(targets: Iterable[str], release: str) -> Exported:
     return Exported(series=series)
 
 
+def every_name() -> frozenset[str]:
+    """Return every series that any exporter has, with every flag set."""
+    families = [(name, family) for group in _document()["groups"].values() for name, family in group.items()]
+    return frozenset(
+        {ALWAYS} | {f"{name}{suffix}" for name, family in families for suffix in SUFFIXES.get(family["kind"], ("",))}
+    )
+
+
 def telling_label(name: str) -> str:
     """Return the label whose values are fixed and tell a family's series apart; empty where it has none."""
     for group in _document()["groups"].values():

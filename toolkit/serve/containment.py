@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from toolkit import workspace
-from toolkit.containers import ContainerSpec, Mount, Published
+from toolkit.containers import ContainerSpec, Mount, Published, hardening
 from toolkit.errors import UsageError
 from toolkit.serve import targets
 from toolkit.serve.backend import Identity, triton_id
@@ -22,10 +22,6 @@ HTTP, GRPC, METRICS = 8000, 8001, 8002
 MEMORY_SHARE = 0.9
 #: Python backends, NCCL and MPI go through /dev/shm; Docker's own 64 MiB are too few.
 SHM_BYTES, SHM_BYTES_PER_RANK = 1 << 30, 1 << 28
-#: What NVIDIA's images ask for in their banner: pinned memory without a limit, stacks of 64 MiB.
-ULIMITS = {"memlock": -1, "stack": 64 << 20}
-#: Executable, because Triton's and torch's compilers load what they write there.
-TMPFS = {"/tmp": "rw,exec,nosuid,nodev,mode=1777,size=8g"}
 ENVIRONMENT = {"HOME": "/tmp", "PYTHONDONTWRITEBYTECODE": "1", "PYTHONUNBUFFERED": "1"}
 GPU_ENVIRONMENT = {
     # A uid without a name in the image: torch asks for the name, and finds it here first.
@@ -37,8 +33,6 @@ GPU_ENVIRONMENT = {
     # Copying straight from another rank's memory needs a capability that is dropped.
     "OMPI_MCA_btl_vader_single_copy_mechanism": "none",
 }
-#: What the daemon keeps of a log: all of it is in the server's own.
-LOG_OPTIONS = {"max-size": "10m", "max-file": "3"}
 #: uid:gid of the images' own user, where root would otherwise run.
 USER = "1000:1000"
 
@@ -61,16 +55,16 @@ def container(spec: ServeSpec, identity: Identity | None) -> ContainerSpec:
         working_dir="/tmp",
         mounts=_mounts(found),
         environment={**ENVIRONMENT, **({} if found.is_for_cpu else GPU_ENVIRONMENT)},
-        tmpfs=TMPFS,
+        tmpfs=hardening.TMPFS,
         memory_bytes=asked.memory_bytes,
         pids=asked.pids,
         shm_bytes=asked.shm_bytes or SHM_BYTES + found.world_size * SHM_BYTES_PER_RANK,
         gpu_uuids=asked.gpu_uuids,
-        ulimits=ULIMITS,
+        ulimits=hardening.ULIMITS,
         network=asked.network,
         ports=_published(spec),
         cpus=asked.cpus,
-        log_options=LOG_OPTIONS,
+        log_options=hardening.LOG_OPTIONS,
     )
 
 

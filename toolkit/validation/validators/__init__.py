@@ -1,0 +1,1 @@
+"""Entries only: one module per entry."""

@@ -1,0 +1,115 @@
+"""What objects say of one another: selectors find pods, ports exist, what is mounted is there, names stand once."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from toolkit.validation.folder import Folder, KubernetesObject
+from toolkit.validation.pods import Pod, pods_of
+from toolkit.validation.validator import Outcome, Problem, Validator, outcome
+
+#: Kinds whose selector must find pods of this folder → where it is below spec.
+SELECTORS = {
+    "Service": ("selector",),
+    "Deployment": ("selector", "matchLabels"),
+    "PodDisruptionBudget": ("selector", "matchLabels"),
+    "PodMonitor": ("selector", "matchLabels"),
+    "NetworkPolicy": ("podSelector", "matchLabels"),
+    "InferencePool": ("selector", "matchLabels"),
+}
+#: Labels that a controller adds to the pods that it makes.
+ADDED = ("leaderworkerset.sigs.k8s.io/",)
+
+
+def run(folder: Folder) -> Outcome:
+    """Follow every reference that stays inside the folder."""
+    found = folder.all_objects
+    pods = [pod for one in found for pod in pods_of(one)]
+    makes_own_pods = not pods
+    return outcome(
+        len(found),
+        [
+            *_twice(found),
+            *([] if makes_own_pods else _selectors(found, pods)),
+            *_targets(found),
+            *_ports(found, pods),
+            *_mounts(found, pods),
+        ],
+        unit="objects",
+    )
+
+
+def _twice(found: tuple[KubernetesObject, ...]) -> Iterator[Problem]:
+    counted = Counter((one.api_version, one.kind, _namespace(one), one.name) for one in found)
+    for one in found:
+        if counted[one.api_version, one.kind, _namespace(one), one.name] > 1:
+            yield Problem(place=one.place, says="another object has the same kind and name")
+
+
+def _namespace(one: KubernetesObject) -> str:
+    return str((one.document.get("metadata") or {}).get("namespace", ""))
+
+
+def _selectors(found: tuple[KubernetesObject, ...], pods: list[Pod]) -> Iterator[Problem]:
+    for one in found:
+        wanted: Any = one.document.get("spec") or {}
+        for step in SELECTORS.get(one.kind, ("",)):
+            wanted = wanted.get(step) if isinstance(wanted, Mapping) else None
+        if isinstance(wanted, Mapping) and wanted and not any(_is_found(wanted, pod) for pod in pods):
+            yield Problem(place=one.place, says=f"no pod here has the labels {dict(wanted)}")
+
+
+def _is_found(wanted: Mapping[str, str], pod: Pod) -> bool:
+    return all(key.startswith(ADDED) or pod.labels.get(key) == value for key, value in wanted.items())
+
+
+def _targets(found: tuple[KubernetesObject, ...]) -> Iterator[Problem]:
+    there = {(one.kind, one.name) for one in found}
+    for one in found:
+        target = (one.document.get("spec") or {}).get("scaleTargetRef")
+        # An adapter is made by its operator, from an object that is here.
+        is_made = isinstance(target, Mapping) and "Adapter" in str(target.get("kind"))
+        if isinstance(target, Mapping) and not is_made and (target.get("kind"), target.get("name")) not in there:
+            yield Problem(
+                place=one.place, says=f"it scales {target.get('kind')}/{target.get('name')}, which is not here"
+            )
+
+
+def _ports(found: tuple[KubernetesObject, ...], pods: list[Pod]) -> Iterator[Problem]:
+    for one in found:
+        spec = one.document.get("spec") or {}
+        if one.kind == "Service":
+            named = [port.get("targetPort") for port in spec.get("ports") or ()]
+            wanted = spec.get("selector") or {}
+        elif one.kind == "PodMonitor":
+            named = [end.get("port") for end in spec.get("podMetricsEndpoints") or ()]
+            wanted = (spec.get("selector") or {}).get("matchLabels") or {}
+        else:
+            continue
+        chosen = [pod for pod in pods if _is_found(wanted, pod)]
+        for name in named:
+            if isinstance(name, str) and chosen and not any(name in _port_names(pod) for pod in chosen):
+                yield Problem(place=one.place, says=f"no container of its pods has a port named {name}")
+
+
+def _port_names(pod: Pod) -> set[str]:
+    return {str(port.get("name")) for container in pod.containers() for port in container.get("ports") or ()}
+
+
+def _mounts(found: tuple[KubernetesObject, ...], pods: list[Pod]) -> Iterator[Problem]:
+    maps = {one.name for one in found if one.kind == "ConfigMap"}
+    for pod in pods:
+        volumes = {volume.get("name"): volume for volume in pod.spec.get("volumes") or ()}
+        for container in pod.containers():
+            for mount in container.get("volumeMounts") or ():
+                if mount.get("name") not in volumes:
+                    yield Problem(place=pod.place, says=f"the volume {mount.get('name')} is mounted and is not there")
+        for volume in volumes.values():
+            name = (volume.get("configMap") or {}).get("name")
+            if name and name not in maps:
+                yield Problem(place=pod.place, says=f"the ConfigMap {name} is not here")
+
+
+VALIDATOR = Validator(name="references", title="selectors, ports and names of objects", order=22, run=run)
