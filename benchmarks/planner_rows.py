@@ -26,6 +26,7 @@ PUBLISHED = DATA / "published_throughput.csv"
 #: The cards as the tables name them.
 CARDS = {
     "A100-SXM4-80GB": "a100-80gb-sxm",
+    "A100-PCIE-80GB": "a100-80gb-pcie",
     "H100-SXM": "h100-sxm",
     "H200-SXM": "h200-sxm",
     "GH200-480GB": "gh200-96gb",

@@ -12,7 +12,7 @@ from toolkit import calibration, gpus, quant, speeds
 from toolkit.calibration.fitting import workload_of
 from toolkit.errors import UsageError
 from toolkit.plan import speed
-from toolkit.specs import Calibration, CalibrationPoint, Limits
+from toolkit.specs import Calibration, CalibrationPoint, Limits, Workload
 
 TAKEN = calibration.Circumstances(engine="openvino", model="demo", date="2026-11-21", versions={"trtk": "0.1.0"})
 
@@ -50,6 +50,7 @@ def simulated(server, truth, *, noise=0.0, seed=0, bend=lambda _: 1.0):
 
 
 def truth(gpu="cpu", **constants):
+    """A calibration that stands for what is true."""
     found = {"compute_tflops": 0.3, "bandwidth_gb_per_s": 18.0, "step_ms": 3.0, **constants}
     return Calibration(
         gpu=gpu, engine="openvino", recipe="int4", model="demo", log_sd=0.03, points=(), date="", **found
@@ -113,6 +114,77 @@ def test_points_of_a_busy_machine_that_fit_together_badly_are_fitted_all_the_sam
     assert worst_error(cpu_setup(), found, points) < 1
 
 
+def test_of_several_calibrations_that_of_the_model_itself_is_taken_and_others_say_less():
+    server = cpu_setup()
+    own = fitted(server, simulated(server, truth()))
+    others = {
+        "model": dataclasses.replace(own, shape=(16, 2048, 8192, 128256), date="2026-12-01"),
+        "format": dataclasses.replace(own, quant_algo="W8A16", date="2026-12-01"),
+        "engine": dataclasses.replace(own, engine="llmapi", date="2026-12-01"),
+    }
+    asked = dataclasses.replace(server, engine="openvino")
+    assert calibration.best_for(asked, among=[*others.values(), own]) == own
+    widths = {name: calibration.best_for(asked, among=[other]).log_sd for name, other in others.items()}
+    assert own.log_sd < widths["model"] < widths["format"] < widths["engine"]
+
+
+def deeper(server, factor):
+    return dataclasses.replace(
+        server, model=dataclasses.replace(server.model, num_layers=factor * server.model.num_layers)
+    )
+
+
+def test_what_a_step_costs_besides_grows_with_the_layers_of_another_model():
+    server = cpu_setup()
+    found = fitted(server, simulated(server, truth(step_ms=20.0)))
+    alone = Workload(isl=16, osl=64, isl_max=16, osl_max=64, concurrency=1)
+    small, large = (
+        speed.estimate(one, alone, constants=speeds.constants(), calibration=found).line.rates
+        for one in (server, deeper(server, 4))
+    )
+    assert small.step == pytest.approx(found.step_ms / 1e3)
+    # Of what is expected of thirty layers, three quarters are theirs.
+    assert large.step / small.step == pytest.approx((1 + 4 * 3) / 4)
+    assert large.weight_byte == small.weight_byte
+
+
+def test_a_card_that_was_measured_in_fp16_multiplies_faster_in_fp8():
+    server = setup("h100-sxm", "fp16", kv=400_000)
+    slow = truth("h100-sxm", compute_tflops=0.8 * 742, bandwidth_gb_per_s=3000.0, step_ms=0.7)
+    found = fitted(server, simulated(server, slow))
+    fp8 = dataclasses.replace(server, recipe=quant.get("fp8"))
+
+    def flop(one, calibrated):
+        load = Workload(isl=128, osl=128, isl_max=128, osl_max=128)
+        return speed.estimate(one, load, constants=speeds.constants(), calibration=calibrated).line.rates.flop
+
+    # Both reach the same share of what they were expected to.
+    assert flop(fp8, found) / flop(fp8, None) == pytest.approx(flop(server, found) / flop(server, None), rel=1e-6)
+    assert flop(fp8, found) < 0.6 * flop(server, found)
+
+
+def kept_in_step(server, known, crowds):
+    """Points of a server whose clients begin together, as many as CROWDS says."""
+    return list(simulated(server, dataclasses.replace(known, crowds=crowds)))
+
+
+def test_clients_that_keep_step_wait_longer_for_first_tokens_and_less_for_others():
+    server, crowds = cpu_setup(), ((4.0, 1.9), (8.0, 3.6), (32.0, 8.7))
+    points = kept_in_step(server, truth(), crowds)
+    by_chance = list(simulated(server, truth()))
+    assert points[2].ttft_ms > 2 * by_chance[2].ttft_ms
+    assert points[2].tpot_ms < by_chance[2].tpot_ms
+    found = fitted(server, points)
+    assert [load for load, _ in found.crowds] == [4.0, 8.0, 32.0]
+    assert [crowd for _, crowd in found.crowds] == pytest.approx([crowd for _, crowd in crowds], rel=0.1)
+    said = [speed.predict(server, workload_of(p), constants=speeds.constants(), calibration=found) for p in points]
+    assert [one.ttft_ms.mid for one in said] == pytest.approx([point.ttft_ms for point in points], rel=0.05)
+
+    spread = dataclasses.replace(workload_of(points[2]), osl_cv=0.5)
+    apart = speed.predict(server, spread, constants=speeds.constants(), calibration=found)
+    assert apart.ttft_ms.mid == pytest.approx(by_chance[2].ttft_ms, rel=0.1), "answers of other lengths part them"
+
+
 def test_one_point_is_refused():
     with pytest.raises(UsageError, match="1 point cannot tell three constants apart"):
         fitted(cpu_setup(), list(simulated(cpu_setup(), truth()))[:1])
@@ -161,12 +233,11 @@ def test_what_is_kept_is_read_again_and_the_nearest_stands_in():
     path = calibration.write(found)
     assert path.parent == calibration.folder()
     assert calibration.read_all() == [found]
-    own = calibration.best_for("cpu", quant.get("int4"), among=[found])
-    other = calibration.best_for("cpu", quant.get("int8"), among=[found])
-    assert own == found
+    assert calibration.best_for(server, among=[found]) == found
+    assert calibration.best_for(cpu_setup("int4_rtn"), among=[found]) == found, "the same kernels run it"
+    other = calibration.best_for(cpu_setup("int8"), among=[found])
     assert other.log_sd > found.log_sd
-    assert other.bends == ()
-    assert calibration.best_for("h100-sxm", quant.get("int4"), among=[found]) is None
+    assert calibration.best_for(dataclasses.replace(server, gpu=gpus.get("h100-sxm")), among=[found]) is None
     path.write_text("engine = 3\n")
     with pytest.raises(UsageError, match="is not a calibration"):
         calibration.read_all()

@@ -115,7 +115,7 @@ NONSENSE = {
         2,
         "are more than a plan is made for.",
     ),
-    "a price of nothing": ([*A4500, "--price", "0EUR/h"], 2, "A price of 0EUR/h is none"),
+    "a price of nothing": ([*A4500, "--price", "0EUR/h"], 2, "is none"),
     "an unknown currency": ([*A4500, "--currency", "XYZ"], 2, "There is no exchange rate for XYZ; there are EUR, USD."),
     "zero in flight": ([*A4500, "--concurrency", "0"], 2, "--concurrency 0 is not above zero."),
     "a rate that is no number": ([*A4500, "--rate", "nan"], 2, "--rate nan is not above zero."),
@@ -132,6 +132,12 @@ NONSENSE = {
     "a duty of more than always": ([*A4500, "--duty", "2"], 2, "--duty 2 is no share of the time."),
     "a region without offers": (["--region", "mars"], 2, "No card has a price in mars."),
     "a sweep backwards": ([*A4500, "--sweep", "concurrency=9..3"], 2, "--sweep concurrency=9..3 is no range."),
+    "a sweep of what was said": (
+        [*A4500, "--isl", "64", "--sweep", "isl=1..9"],
+        2,
+        "--sweep isl and --isl both say it.",
+    ),
+    "a sweep beyond the context": ([*A4500, "--sweep", "isl=1..200000"], 3, "is beyond the model's 131072 positions"),
     "more in flight than fit": ([*A4500, *LOAD[:4], "--concurrency", "5000"], 3, "5000 requests of 1280 tokens do not"),
     "a batch beyond the card": (
         [*A4500, "--max-batch-size", "1000000"],
@@ -252,10 +258,28 @@ def test_a_sweep_names_the_cliff(config):
     assert "── cliff" in trtk(config, *A4500, *LOAD[:4], "--sweep", "concurrency=1..256").stdout
 
 
+@pytest.mark.parametrize("axis", ["rate=0.5..20", "isl=128..8192", "osl=16..4096"])
+def test_rates_and_lengths_are_swept_too(config, axis):
+    name = axis.partition("=")[0]
+    found = document(config, *A4500, "--sweep", axis)
+    text = trtk(config, *A4500, "--sweep", axis).stdout
+
+    assert [point[name] for point in found["points"]] == sorted(point[name] for point in found["points"])
+    assert found["cliff"].keys() == {name, "cause", "sentence"}
+    assert f"Sweep of {name}" in text
+    assert found["cliff"]["sentence"] in " ".join(text.split())
+    assert max(len(line) for line in text.splitlines()) <= 80
+
+
 @pytest.mark.parametrize(
     "arguments",
-    [[*A4500, *LOAD], ["--users", "100"], [*A4500, "--sweep", "concurrency=1..99"]],
-    ids=["one", "cards", "sweep"],
+    [
+        [*A4500, *LOAD],
+        ["--users", "100"],
+        [*A4500, "--sweep", "concurrency=1..99"],
+        [*A4500, "--sweep", "rate=1..9"],
+    ],
+    ids=["one", "cards", "sweep", "rates"],
 )
 def test_a_page_is_self_contained(config, tmp_path, arguments):
     trtk(config, *arguments, "--html", tmp_path / "plan.html")

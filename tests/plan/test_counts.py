@@ -9,6 +9,7 @@ import transformers
 from tests.conftest import ARCHITECTURE_SETTINGS, CONFIGS
 from toolkit import models, quant
 from toolkit.plan import groups, memory
+from toolkit.specs import Sharding
 
 COMMON = {
     "vocab_size": 320,
@@ -18,6 +19,17 @@ COMMON = {
     "num_key_value_heads": 4,
 }
 BIASES = {"attention_bias": True, "mlp_bias": True}
+LATENT = {
+    "moe_intermediate_size": 64,
+    "n_routed_experts": 4,
+    "n_shared_experts": 2,
+    "num_experts_per_tok": 2,
+    "first_k_dense_replace": 1,
+    "kv_lora_rank": 32,
+    "qk_nope_head_dim": 32,
+    "qk_rope_head_dim": 16,
+    "v_head_dim": 24,
+}
 VARIANTS = {
     "llama, biases": ("LlamaForCausalLM", BIASES),
     "llama, tied": ("LlamaForCausalLM", {"tie_word_embeddings": True}),
@@ -25,6 +37,8 @@ VARIANTS = {
     "qwen2": ("Qwen2ForCausalLM", {"num_key_value_heads": 2}),
     "qwen2-moe, every second layer": ("Qwen2MoeForCausalLM", {"decoder_sparse_step": 2}),
     "qwen3-moe, two dense layers": ("Qwen3MoeForCausalLM", {"mlp_only_layers": [0, 2], "attention_bias": True}),
+    "deepseek, compressed queries": ("DeepseekV2ForCausalLM", {**LATENT, "q_lora_rank": 48}),
+    "deepseek, whole queries": ("DeepseekV2ForCausalLM", {**LATENT, "q_lora_rank": None}),
     "gemma3, biases": ("Gemma3ForCausalLM", {"attention_bias": True}),
     **{architecture: (architecture, {}) for architecture in ARCHITECTURE_SETTINGS},
 }
@@ -37,7 +51,7 @@ def tiny(architecture, **changes):
     config = getattr(transformers, name)(architectures=[architecture], **settings)
     with torch.device("meta"):
         model = getattr(transformers, architecture)(config)
-    return models.family_of(architecture).describe(json.loads(config.to_json_string(use_diff=False))), model
+    return models.shape_of(architecture).describe(json.loads(config.to_json_string(use_diff=False))), model
 
 
 @pytest.mark.parametrize(("architecture", "changes"), VARIANTS.values(), ids=VARIANTS.keys())
@@ -51,6 +65,54 @@ def test_keys_and_values_are_counted_with_the_heads_own_width():
     spec, _ = tiny("MistralForCausalLM", head_dim=48, num_key_value_heads=1)
 
     assert memory.kv_bytes_per_token(spec) == 2 * 3 * 1 * 48 * 2
+
+
+#: What the published config.json of DeepSeek-V3 says of its shape.
+DEEPSEEK_V3 = {
+    "architectures": ["DeepseekV3ForCausalLM"],
+    "hidden_size": 7168,
+    "num_hidden_layers": 61,
+    "num_attention_heads": 128,
+    "num_key_value_heads": 128,
+    "intermediate_size": 18432,
+    "moe_intermediate_size": 2048,
+    "n_routed_experts": 256,
+    "n_shared_experts": 1,
+    "num_experts_per_tok": 8,
+    "first_k_dense_replace": 3,
+    "q_lora_rank": 1536,
+    "kv_lora_rank": 512,
+    "qk_nope_head_dim": 128,
+    "qk_rope_head_dim": 64,
+    "v_head_dim": 128,
+    "vocab_size": 129280,
+    "max_position_embeddings": 163840,
+    "topk_method": "noaux_tc",
+}
+
+
+def test_deepseek_v3_has_its_671_thousand_million_parameters_and_caches_one_vector_a_layer():
+    """671,026,419,200 without the layer for drafts: its model card says 671B, and 685B with it."""
+    spec = models.shape_of("DeepseekV3ForCausalLM").describe(DEEPSEEK_V3)
+
+    assert memory.total_parameters(spec) == 671_026_419_200
+    assert memory.kv_bytes_per_token(spec) == 61 * (512 + 64) * 2
+    assert memory.kv_bytes_per_token(spec, sharding=Sharding(tp=8)) == 70_272, "whole on every rank"
+    assert [spec.is_moe_layer(layer) for layer in (0, 2, 3, 60)] == [False, False, True, True]
+
+
+def test_a_rank_of_deepseek_v3_holds_an_eighth_of_what_widens_and_all_of_what_compresses():
+    spec = models.shape_of("DeepseekV3ForCausalLM").describe(DEEPSEEK_V3)
+    ranks = Sharding(tp=8, ep=8)
+    experts = 58 * 256 * 3 * 7168 * 2048
+    dense = (3 * 3 * 7168 * 18432) + 58 * 3 * 7168 * 2048
+    wide = 61 * (1536 * 128 * 192 + 512 * 128 * 256 + 128 * 128 * 7168)
+    whole = 61 * (7168 * 1536 + 7168 * 576 + 2 * 7168 + 1536 + 512) + 7168
+    tables = 2 * 129280 * 7168
+
+    assert memory.weights_bytes(spec, quant.get("fp16"), None, sharding=ranks) == (
+        2 * ((experts + dense + wide + tables) // 8 + whole) + 4 * 58 * 256 * (7168 + 1)
+    )
 
 
 def test_groups_must_fit_into_every_kind_of_linear_of_a_mixture():

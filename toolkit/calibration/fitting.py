@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 
 from toolkit.errors import UsageError
 from toolkit.plan import speed
+from toolkit.plan.speed.rates import shape_key
 from toolkit.specs import Calibration, CalibrationPoint, ServerSetup, SpeedConstants, Workload
 
 MIN_POINTS = 2
@@ -54,10 +55,14 @@ def fitted(
         gpu=setup.gpu.name,
         engine=taken.engine,
         recipe=setup.recipe.name,
+        quant_algo=setup.recipe.quant_algo or "",
         model=taken.model,
+        shape=shape_key(setup.model),
         compute_tflops=compute_tflops,
         bandwidth_gb_per_s=bandwidth_gb_per_s,
         step_ms=step_ms,
+        known_tflops=compute_tflops,
+        known_step_ms=step_ms,
         log_sd=LEAST_SD,
         points=tuple(points),
         date=taken.date,
@@ -76,9 +81,8 @@ def fitted(
         if max(map(abs, move)) < 1e-6:
             break
     found = dataclasses.replace(found, bends=_bends(found, setup, constants))
-    left = [
-        value for point in points for value, sd in _residuals(found, setup, constants, point) if sd < FIRST_TOKEN_SD
-    ]
+    found = dataclasses.replace(found, crowds=_crowds(found, setup, constants))
+    left = [value for point in points for value in _left(found, setup, constants, point)]
     return dataclasses.replace(found, log_sd=max(LEAST_SD, math.sqrt(statistics.fmean(value**2 for value in left))))
 
 
@@ -93,13 +97,17 @@ def _residuals(
 ) -> list[tuple[float, float]]:
     """Return (logarithm of predicted / measured, its scatter) of what a point says."""
     said = speed.predict(setup, workload_of(point), constants=constants, calibration=found)
-    rows = [
-        (math.log(said.output_tps.mid / point.output_tps), THROUGHPUT_SD),
-        (math.log(said.tpot_ms.mid / point.tpot_ms), GAP_SD),
-    ]
-    if point.concurrency == 1:  # with more, their first tokens come in a burst when the run begins
+    rows = [(math.log(said.output_tps.mid / point.output_tps), THROUGHPUT_SD)]
+    if point.concurrency == 1:  # with more, how a request's time is split hangs on whom it meets
+        rows.append((math.log(said.tpot_ms.mid / point.tpot_ms), GAP_SD))
         rows.append((math.log(said.ttft_ms.mid / point.ttft_ms), FIRST_TOKEN_SD))
     return rows
+
+
+def _left(found: Calibration, setup: ServerSetup, constants: SpeedConstants, point: CalibrationPoint) -> list[float]:
+    """Return the logarithms of predicted / measured throughput and gap."""
+    said = speed.predict(setup, workload_of(point), constants=constants, calibration=found)
+    return [math.log(said.output_tps.mid / point.output_tps), math.log(said.tpot_ms.mid / point.tpot_ms)]
 
 
 def _rows(found: Calibration, setup: ServerSetup, constants: SpeedConstants) -> list[Row]:
@@ -125,6 +133,26 @@ def _bends(found: Calibration, setup: ServerSetup, constants: SpeedConstants) ->
             left.setdefault(point.concurrency, []).append(rows[0][0])
     bends = {load: math.exp(statistics.fmean(values)) for load, values in left.items()}
     return tuple((float(load), min(LARGEST_BEND, max(1 / LARGEST_BEND, bends[load]))) for load in sorted(bends))
+
+
+def _crowds(found: Calibration, setup: ServerSetup, constants: SpeedConstants) -> tuple[tuple[float, float], ...]:
+    """Return how many prompts each load read by the time that one was: what makes first tokens as late as they were."""
+    together: dict[int, list[float]] = {}
+    for point in found.points:
+        if point.concurrency > 1:
+            together.setdefault(point.concurrency, []).append(_crowd(found, setup, constants, point))
+    return tuple((float(load), statistics.fmean(together[load])) for load in sorted(together))
+
+
+def _crowd(found: Calibration, setup: ServerSetup, constants: SpeedConstants, point: CalibrationPoint) -> float:
+    """Return that number for one load, between itself alone and everybody: more of them only take longer."""
+    low, high = 1.0, float(point.concurrency)
+    for _ in range(20):
+        middle = (low + high) / 2
+        tried = dataclasses.replace(found, crowds=((float(point.concurrency), middle),))
+        said = speed.predict(setup, workload_of(point), constants=constants, calibration=tried)
+        low, high = (middle, high) if said.ttft_ms.mid < point.ttft_ms else (low, middle)
+    return (low + high) / 2
 
 
 def _logs(found: Calibration) -> list[float]:

@@ -22,9 +22,9 @@ class Load:
 
 #: One alone for the bytes of a step, many for what each adds, a long prompt for the arithmetic.
 LOADS = (
-    Load(concurrency=1, isl=128, osl=64, requests=8),
-    Load(concurrency=8, isl=128, osl=64, requests=64),
-    Load(concurrency=32, isl=128, osl=64, requests=192),
+    Load(concurrency=1, isl=128, osl=64, requests=10),
+    Load(concurrency=8, isl=128, osl=64, requests=80),
+    Load(concurrency=32, isl=128, osl=64, requests=256),
     Load(concurrency=1, isl=768, osl=16, requests=8),
     Load(concurrency=4, isl=512, osl=64, requests=24),
 )

@@ -1,8 +1,9 @@
-"""Where calibrations are kept: a TOML file for each card, engine and recipe, in the user's state folder."""
+"""Where calibrations are kept: a TOML file for each card, engine, recipe and model, in the user's state folder."""
 
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
@@ -10,11 +11,13 @@ from typing import Any
 
 from toolkit import files, workspace
 from toolkit.errors import UsageError
+from toolkit.plan.speed.rates import shape_key
 from toolkit.registry import toml_document
-from toolkit.specs import Calibration, QuantRecipe, from_json, to_json
+from toolkit.specs import Calibration, ServerSetup, from_json, to_json
 
-#: A recipe that was not measured itself runs other kernels than its neighbour.
-OTHER_RECIPE_SD = 0.15
+#: A recipe that was not measured itself runs other kernels than its neighbour; another model has other shapes for them;
+#: another engine has other kernels and another host in front.
+OTHER_RECIPE_SD, OTHER_MODEL_SD, OTHER_ENGINE_SD = 0.15, 0.12, 0.2
 
 
 def folder() -> Path:
@@ -23,8 +26,8 @@ def folder() -> Path:
 
 
 def path_of(found: Calibration) -> Path:
-    """Return where a calibration is kept: the newest of its card, engine and recipe."""
-    return folder() / f"{workspace.slug(f'{found.gpu}-{found.engine}-{found.recipe}')}.toml"
+    """Return where a calibration is kept: the newest of its card, engine, recipe and model."""
+    return folder() / f"{workspace.slug(f'{found.gpu}-{found.engine}-{found.recipe}-{found.model}')}.toml"
 
 
 def write(found: Calibration) -> Path:
@@ -49,16 +52,28 @@ def read_all() -> list[Calibration]:
     return [_read(path) for path in sorted(folder().glob("*.toml"))]
 
 
-def best_for(gpu: str, recipe: QuantRecipe, *, among: Iterable[Calibration]) -> Calibration | None:
-    """Return what says most of a recipe on a card: its own calibration, else that of the nearest weight width."""
-    of_card = [found for found in among if found.gpu == gpu]
-    own = [found for found in of_card if found.recipe == recipe.name]
-    if own:
-        return max(own, key=lambda found: found.date)
+def best_for(setup: ServerSetup, *, among: Iterable[Calibration]) -> Calibration | None:
+    """Return what says most of a server: of its card's, that of its own model, format and engine if it can be.
+
+    What was measured of others says less: its interval is wider by what differs.
+    """
+    of_card = [found for found in among if found.gpu == setup.gpu.name]
     if not of_card:
         return None
-    nearest = max(of_card, key=lambda found: found.date)
-    return replace(nearest, log_sd=(nearest.log_sd**2 + OTHER_RECIPE_SD**2) ** 0.5, bends=())
+    newest_first = sorted(of_card, key=lambda found: found.date, reverse=True)
+    nearest = min(newest_first, key=lambda found: _distance(found, setup))
+    apart = _distance(nearest, setup)
+    return replace(nearest, log_sd=math.hypot(nearest.log_sd, apart)) if apart else nearest
+
+
+def _distance(found: Calibration, setup: ServerSetup) -> float:
+    """Return by how much a calibration says less of a server than one of its own would."""
+    differs = {
+        OTHER_RECIPE_SD: found.quant_algo != (setup.recipe.quant_algo or ""),
+        OTHER_MODEL_SD: found.shape != shape_key(setup.model),
+        OTHER_ENGINE_SD: bool(setup.engine) and found.engine != setup.engine,
+    }
+    return math.hypot(*(sd for sd, does in differs.items() if does))
 
 
 def _read(path: Path) -> Calibration:

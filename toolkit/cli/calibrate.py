@@ -83,6 +83,7 @@ def setup_of(plan: BuildPlan) -> ServerSetup:
         kv_capacity_tokens=plan.kv_bytes / plan.kv_bytes_per_token,
         kv_element_bytes=kv_cache.BYTES_BY_TYPE[plan.conversion.kv_cache],
         tensorrt_llm="" if plan.gpu.is_cpu else plan.release.tensorrt_llm,
+        engine=plan.toolchain,
     )
 
 

@@ -11,12 +11,15 @@ from toolkit.cli import output
 @output.json_option
 def models(as_json: bool) -> None:
     """List the model families that trtk converts, by the architecture their config.json names."""
-    from toolkit.models import catalogue
+    from toolkit.models import catalogue, planned
 
-    families = catalogue()
+    families = (*catalogue(), *planned())
     if as_json:
         fields = ("name", "title", "architectures", "notes")
-        output.document({"models": [{field: getattr(family, field) for field in fields} for family in families]})
+        described = [{field: getattr(family, field) for field in fields} for family in families]
+        for document, family in zip(described, families, strict=True):
+            document["is_converted"] = family in catalogue()
+        output.document({"models": described})
         return
     rows = [(family.name, family.title, "\n".join(family.architectures), family.notes) for family in families]
     output.table("Model families", ("family", "models", "architectures", "notes"), rows)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -22,7 +21,6 @@ EPILOG = output.examples(
     "trtk plan demo --gpu a4500 --quant int4 --isl 1024 --osl 256 --concurrency 16 --slo ttft=500ms --slo itl=50ms",
     "trtk plan ./config.json --users 500 --slo ttft=500ms --html plan.html",
 )
-SWEEP = re.compile(r"(concurrency)=(\d+)(?:\.\.(\d+))?")
 #: What --compare compares when it names nothing.
 COMPARED = "a4500,l4,rtx-4090,a10g,h100"
 
@@ -57,7 +55,11 @@ COMPARED = "a4500,l4,rtx-4090,a10g,h100"
     metavar="[CARDS]",
     help="The best of each of these cards: a4500,l4,4090,a10g,h100.",
 )
-@click.option("--sweep", metavar="concurrency=1..256", help="Predictions as the load grows, and the latency cliff.")
+@click.option(
+    "--sweep",
+    metavar="concurrency=1..256",
+    help="Predictions as one thing grows, and the latency cliff: concurrency, rate=0.5..20, isl=128..8192 or osl=…",
+)
 @click.option("--explain", is_flag=True, help="Why each setting is what it is, and what a change would do.")
 @click.option("--html", type=click.Path(path_type=Path, dir_okay=False), help="Write a page with plots as well.")
 @click.option(
@@ -159,25 +161,40 @@ def _sweep(question: Question, *, as_json: bool) -> None:
     from toolkit.cli import plan_document, plan_making, plan_views
     from toolkit.plan import sweep
 
-    found = SWEEP.fullmatch(question.options["sweep"].strip())
-    low, high = (int(found[2]), int(found[3] or found[2])) if found else (0, 0)
-    if low < 1 or high < low:
-        raise UsageError(f"--sweep {question.options['sweep']} is no range.", hint="Write --sweep concurrency=1..256.")
+    axis = sweep.axis_of(question.options["sweep"])
     if not question.options["gpu"]:
         raise UsageError("--sweep is of one card, and --gpu names none.", hint="Add --gpu a4500.")
-    load = replace(question.workload, concurrency=None, rate_rps=None)
-    # The curve is of requests of these lengths, so the server is sized for them, said or not.
-    options = {**question.options, "isl": question.options["isl"] or f"{load.isl:.0f}"}
-    wanted = replace(question.wanted, workload=load)
-    answer = _answer(replace(question, workload=load, wanted=wanted, options=options))
-    made, cliff = answer.candidate, sweep.cliff_of(answer.candidate)
-    values = sweep.steps(low, high, also=(cliff.concurrency, cliff.concurrency + 1))
-    points = sweep.over_concurrency(made, load, values, plan_making.predictor())
+    load, options = _swept(question, axis)
+    sized = load if axis.name in {sweep.ISL, sweep.OSL} else replace(load, concurrency=None, rate_rps=None)
+    wanted = replace(question.wanted, workload=sized)
+    made = _answer(replace(question, workload=sized, wanted=wanted, options=options)).candidate
+    predict = plan_making.predictor()
+    edge = sweep.edge_of(made, load, axis, predict)
+    points = sweep.over(made, load, axis, edge=edge, predict=predict)
     if as_json:
-        output.document(plan_document.curve("concurrency", points, cliff))
+        output.document(plan_document.curve(points, edge))
     else:
-        plan_views.curve("concurrency", points, cliff)
-    _page(question, lambda pages: pages.of_sweep(question, points, cliff))
+        plan_views.curve(points, edge)
+    _page(question, lambda pages: pages.of_sweep(question, points, edge))
+
+
+def _swept(question: Question, axis: Any) -> tuple[Any, dict[str, Any]]:
+    """Return the requests of a sweep, at their longest, and the options that size a server for them."""
+    from toolkit.cli import plan_options
+    from toolkit.plan import sweep
+
+    load = question.workload
+    if axis.name in {sweep.CONCURRENCY, sweep.RATE}:
+        # The curve is of requests of these lengths, so the server is sized for them, said or not.
+        return replace(load, concurrency=None, rate_rps=None), {
+            **question.options,
+            "isl": question.options["isl"] or f"{load.isl:.0f}",
+        }
+    if question.options[axis.name] or question.options["trace"]:
+        given = axis.name if question.options[axis.name] else "trace"
+        raise UsageError(f"--sweep {axis.name} and --{given} both say it.", hint=f"Leave --{given} out.")
+    options = {**question.options, axis.name: f"{axis.high:.0f}"}
+    return plan_options.workload_of(options, question.model), options
 
 
 def _verify_server(name: str, *, as_json: bool) -> None:

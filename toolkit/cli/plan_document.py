@@ -10,7 +10,7 @@ from toolkit.specs import Cost, Prediction, Range, to_json
 if TYPE_CHECKING:
     from toolkit.cli.plan_making import Answer, Question
     from toolkit.plan.recommend import Option, Recommendation, Rejected
-    from toolkit.plan.sweep import Cliff, Point
+    from toolkit.plan.sweep import Edge, Point
 
 #: Published throughput of eight L40S is that of four, and four cards in stages did twice what four in shares did.
 MOST_SHARES_OVER_PCIE = 2
@@ -191,13 +191,18 @@ def _rejected(each: Rejected, quality: dict[str, dict[str, Any]]) -> dict[str, A
     }
 
 
-def curve(name: str, points: list[Point], cliff: Cliff) -> dict[str, Any]:
+def curve(points: list[Point], edge: Edge) -> dict[str, Any]:
     """Return a sweep."""
     return {
-        "sweep": name,
-        "cliff": to_json(cliff),
+        "sweep": edge.axis,
+        "cliff": {edge.axis: edge.value, "cause": edge.cause, "sentence": edge.sentence},
         "points": [
-            {name: point.value, "is_beyond_cliff": point.is_beyond_cliff, **performance(point.prediction)}
+            {
+                edge.axis: point.value,
+                "is_beyond_cliff": point.is_beyond_cliff,
+                "in_flight": point.prediction.batch,
+                **performance(point.prediction),
+            }
             for point in points
         ],
     }

@@ -96,7 +96,7 @@ def predictor() -> Callable[[ServerSetup, Workload], Prediction]:
     constants, known = speeds.constants(), calibration.read_all()
 
     def predict(setup: ServerSetup, workload: Workload) -> Prediction:
-        own = calibration.best_for(setup.gpu.name, setup.recipe, among=known)
+        own = calibration.best_for(setup, among=known)
         return speed.predict(setup, workload, constants=constants, calibration=own)
 
     return predict

@@ -12,7 +12,7 @@ from toolkit.plan import sweep
 if TYPE_CHECKING:
     from toolkit.cli.plan_making import Answer, Question
     from toolkit.plan.recommend import Option, Recommendation
-    from toolkit.plan.sweep import Cliff, Point
+    from toolkit.plan.sweep import Edge, Point
 
 TEMPLATE = "plan/report.html.j2"
 COLOURS = {
@@ -32,9 +32,10 @@ def of_plan(question: Question, answer: Answer) -> str:
         (f"{name.replace('_', ' ')} {getattr(memory, name) / plan_views.GIB:.2f}", getattr(memory, name), colour)
         for name, colour in COLOURS.items()
     ]
-    cliff = sweep.cliff_of(made)
-    values = sweep.steps(1, max(8, 2 * cliff.concurrency), also=(cliff.concurrency, cliff.concurrency + 1))
-    points = sweep.over_concurrency(made, question.workload, values, plan_making.predictor())
+    axis = sweep.Axis(name=sweep.CONCURRENCY, low=1, high=max(8, 2 * sweep.cliff_of(made).concurrency))
+    predict = plan_making.predictor()
+    edge = sweep.edge_of(made, question.workload, axis, predict)
+    points = sweep.over(made, question.workload, axis, edge=edge, predict=predict)
     cost, found = plan_document.cost_of(question, answer), answer.prediction
     cards = [
         (f"{found.output_tps.mid:,.0f}", "tokens a second"),
@@ -56,19 +57,19 @@ def of_plan(question: Question, answer: Answer) -> str:
             [(choice.name, choice.value, choice.reason) for choice in made.sizing.choices],
         ),
     ]
-    figures = [("Memory of a card, GiB", "", plan_charts.stacked_bar(parts)), *_curves(points, cliff)]
+    figures = [("Memory of a card, GiB", "", plan_charts.stacked_bar(parts)), *_curves(points, edge)]
     title = f"{plan_views.title(question.name)}: {made.recipe.name} on {made.setup.gpu.title}"
     notes = [*plan_document.faults(question, answer), *plan_document.warnings(question, answer)]
     return _page(title, question, cards=cards, notes=notes, figures=figures, tables=tables)
 
 
-def of_sweep(question: Question, points: list[Point], cliff: Cliff) -> str:
+def of_sweep(question: Question, points: list[Point], edge: Edge) -> str:
     """Return the page of a sweep."""
     return _page(
-        f"{plan_views.title(question.name)}: as the load grows",
+        f"{plan_views.title(question.name)}: over {sweep.LABELS[edge.axis]}",
         question,
-        figures=_curves(points, cliff),
-        notes=[cliff.sentence],
+        figures=_curves(points, edge),
+        notes=[edge.sentence],
     )
 
 
@@ -91,10 +92,10 @@ def of_recommendation(question: Question, found: Recommendation, quality: dict[s
     )
 
 
-def _curves(points: list[Point], cliff: Cliff) -> list[tuple[str, str, str]]:
+def _curves(points: list[Point], edge: Edge) -> list[tuple[str, str, str]]:
     marks = []
-    if points[0].value <= cliff.concurrency <= points[-1].value:
-        marks = [(float(cliff.concurrency), f"latency cliff: {cliff.cause.replace('_', ' ')}")]
+    if edge.value is not None and points[0].value <= edge.value <= points[-1].value:
+        marks = [(edge.value, f"latency cliff: {edge.cause.replace('_', ' ')}")]
     shown = (
         ("Output tokens per second", "output_tps", "var(--third)", False),
         ("Time to the first token, ms", "ttft_ms", "var(--second)", True),
@@ -109,8 +110,8 @@ def _curves(points: list[Point], cliff: Cliff) -> list[tuple[str, str, str]]:
             points=[(x, value.mid) for x, value in ranges],
             band=[(x, value.low, value.high) for x, value in ranges],
         )
-        axes = Axes(x_label="requests in flight", y_label=title.split(",")[0], is_y_log=is_log, marks=marks)
-        figures.append((title, cliff.sentence if marks else "", plan_charts.chart([line], axes)))
+        axes = Axes(x_label=sweep.LABELS[edge.axis], y_label=title.split(",")[0], is_y_log=is_log, marks=marks)
+        figures.append((title, edge.sentence if marks else "", plan_charts.chart([line], axes)))
     return figures
 
 

@@ -13,7 +13,7 @@ from toolkit.specs import Cost, MemoryBudget, Prediction, Range
 if TYPE_CHECKING:
     from toolkit.cli.plan_making import Answer, Question
     from toolkit.plan.recommend import Option, Recommendation, Rejected
-    from toolkit.plan.sweep import Cliff, Point
+    from toolkit.plan.sweep import Edge, Point
 
 GIB = 1 << 30
 BAR_WIDTH = 60
@@ -192,28 +192,29 @@ def nearest(miss: Rejected) -> str:
     return line
 
 
-def curve(name: str, points: list[Point], cliff: Cliff) -> None:
+def curve(points: list[Point], edge: Edge) -> None:
     """Print a sweep, the cliff drawn where it is."""
     rows: list[tuple[str, ...]] = []
     was_beyond = False
     most = max(point.prediction.output_tps.mid for point in points)
     for point in points:
         if point.is_beyond_cliff and not was_beyond:
-            rows.append(("── cliff", "", "", "", cliff.cause))
+            rows.append(("── cliff", "", "", "", "", edge.cause))
             was_beyond = True
         times = point.prediction
         rows.append(
             (
-                str(point.value),
+                f"{point.value:.4g}" if point.value < 1000 else f"{point.value:.0f}",
+                f"{times.batch:.3g}",
                 f"{times.ttft_ms.mid:.0f}",
                 f"{times.tpot_ms.mid:.1f}",
                 f"{times.output_tps.mid:.0f}",
                 "█" * round(24 * times.output_tps.mid / most),
             )
         )
-    columns = (name, "TTFT ms", "TPOT ms", "tok/s", "")
-    output.table(f"Sweep of {name}", columns, rows, right=columns[:4])
-    labelled("", cliff.sentence)
+    columns = (edge.axis, "at once", "TTFT ms", "TPOT ms", "tok/s", "")
+    output.table(f"Sweep of {edge.axis}", columns, rows, right=columns[:5])
+    labelled("", edge.sentence)
 
 
 def title(name: str) -> str:

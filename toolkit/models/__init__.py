@@ -7,14 +7,14 @@ from pathlib import Path
 
 from toolkit.errors import PlanInfeasible, UsageError
 from toolkit.files import json_object
-from toolkit.models.family import ModelFamily, TensorNames
+from toolkit.models.family import ModelFamily, PlannedFamily, TensorNames
 from toolkit.registry import by_name, entries_in
 from toolkit.specs import ModelSource, ModelSpec, Progress, no_progress
 
 #: What to do about a damaged file of a model.
 REFETCH = "Download it again."
 
-__all__ = ["ModelFamily", "TensorNames", "catalogue", "family_of", "locate", "read"]
+__all__ = ["ModelFamily", "TensorNames", "catalogue", "family_of", "locate", "planned", "read", "shape_of"]
 
 
 @functools.cache
@@ -23,13 +23,25 @@ def catalogue() -> tuple[ModelFamily, ...]:
     return tuple(entries_in("toolkit.models.families", "FAMILY", ModelFamily))
 
 
+@functools.cache
+def planned() -> tuple[PlannedFamily, ...]:
+    """Return every family that trtk plans, and does not convert."""
+    return tuple(entries_in("toolkit.models.outlines", "FAMILY", PlannedFamily))
+
+
+def shape_of(architecture: str) -> ModelFamily | PlannedFamily:
+    """Return the family that knows an architecture's shape, whether trtk converts it or not."""
+    table = by_name(planned(), lambda family: family.architectures)
+    return table[architecture] if architecture in table else family_of(architecture)
+
+
 def family_of(architecture: str) -> ModelFamily:
     """Return the family of a Hugging Face architecture name; raises PlanInfeasible for one we do not convert."""
     table = by_name(catalogue(), lambda family: family.architectures)
     if architecture not in table:
         raise PlanInfeasible(
             f"trtk does not convert {architecture} yet; it converts {', '.join(sorted(table))}.",
-            hint="`trtk models` lists the families.",
+            hint=_other_ways(architecture),
         )
     return table[architecture]
 
@@ -40,15 +52,24 @@ def read(source: ModelSource) -> ModelSpec:
     return read_config(folder / "config.json", generation=folder / "generation_config.json")
 
 
-def read_config(path: Path, *, generation: Path | None = None) -> ModelSpec:
-    """Return the ModelSpec that a config.json describes, wherever it lies and whatever it is called."""
+def _other_ways(architecture: str) -> str:
+    if any(architecture in family.architectures for family in planned()):
+        return "`trtk plan` knows its shape; `trtk models` lists the families."
+    return "`trtk models` lists the families."
+
+
+def read_config(path: Path, *, generation: Path | None = None, is_to_plan: bool = False) -> ModelSpec:
+    """Return the ModelSpec that a config.json describes, wherever it lies and whatever it is called.
+
+    IS_TO_PLAN: families that are not converted will do.
+    """
     config = json_object(path, hint=REFETCH)
     architectures = config.get("architectures")
     if not architectures:
         raise PlanInfeasible(f"{path} names no architecture.", hint='Add "architectures": ["LlamaForCausalLM"].')
     if generation and generation.is_file():  # chat models stop on more tokens than config.json says
         config["eos_token_id"] = json_object(generation, hint=REFETCH).get("eos_token_id", config.get("eos_token_id"))
-    family = family_of(architectures[0])
+    family = (shape_of if is_to_plan else family_of)(architectures[0])
     try:
         return family.describe(config)
     except (TypeError, ValueError, AttributeError) as error:

@@ -17,22 +17,22 @@ DEMO_CONFIG = Path(__file__).parent / "demo_config.json"
 def read(name: str) -> ModelSpec:
     """Return the shape of `demo`, of a config.json or its folder, or of `org/name[@revision]`."""
     if name == "demo":
-        return models.read_config(DEMO_CONFIG)
+        return models.read_config(DEMO_CONFIG, is_to_plan=True)
     path = Path(name).expanduser()
     if path.is_file():
-        return models.read_config(path)
+        return models.read_config(path, is_to_plan=True)
     if path.is_dir():
         if not (path / CONFIG).is_file():
             raise UsageError(
                 f"{path} holds no {CONFIG}.", hint="Give the folder or the file that says the model's shape."
             )
-        return models.read_config(path / CONFIG)
+        return models.read_config(path / CONFIG, is_to_plan=True)
     if name.startswith((".", "/", "~")) or name.count("/") != 1 or name.endswith(".json"):
         raise UsageError(
             f"There is no file or folder {name!r}, and it is no hub id either.",
             hint="MODEL is `demo`, a config.json, a folder with one, or org/name[@revision].",
         )
-    return models.read_config(_from_hub(name))
+    return models.read_config(_from_hub(name), is_to_plan=True)
 
 
 def _from_hub(name: str) -> Path:

@@ -55,6 +55,17 @@ class ModelFamily:
     notes: str = ""
 
 
+@dataclass(frozen=True, kw_only=True)
+class PlannedFamily:
+    """A family whose shape is known and whose weights trtk does not convert."""
+
+    name: str
+    title: str
+    architectures: tuple[str, ...]
+    describe: Callable[[Mapping[str, Any]], ModelSpec]
+    notes: str = ""
+
+
 ATTENTION = {
     "attention.q": "self_attn.q_proj",
     "attention.k": "self_attn.k_proj",

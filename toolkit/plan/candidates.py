@@ -69,6 +69,7 @@ def candidate(
         kv_capacity_tokens=_capacity(loaded, sizing),
         kv_element_bytes=kv_cache.BYTES_BY_TYPE[kv_type],
         tensorrt_llm="" if target.gpu.is_cpu else target.release.tensorrt_llm,
+        engine=support.TOOLCHAINS[target.flow],
     )
     return Candidate(
         recipe=recipe,

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
-from toolkit.specs import ModelSpec, Sharding
+from toolkit.specs import LatentModelSpec, ModelSpec, Sharding
 
 FLOAT_BYTES = 2
 #: A scale and a zero point, and the tokens of a block of the CPU engine.
@@ -33,6 +33,9 @@ def of_model(
     With fewer KV heads than ranks, each rank holds a whole one.
     """
     ranks = sharding or Sharding()
+    if isinstance(model, LatentModelSpec):
+        held = math.ceil(model.num_layers / ranks.pp)
+        return (latent(held, lora_rank=model.kv_lora_rank, rope_dim=model.rope_head_dim, kv_bytes=kv_bytes),)
     each = 2 * max(1, model.num_kv_heads // ranks.tp) * model.head_dim * kv_bytes
     held = math.ceil(model.num_layers / ranks.pp)
     # Stages hold alike shares of windowed and full layers; the first has one more where they do not divide.

@@ -66,8 +66,10 @@ def _small_parameters(model: ModelSpec, layer: int) -> int:
     }
     shapes = parts.shapes(model, layer)
     biases = sum(shapes[f"{prefix}.{name}"][0] for prefix, names in biased.items() for name in names)
-    has_shared_gate = model.moe is not None and model.moe.shared_intermediate_size and model.is_moe_layer(layer)
-    return norms + biases + (model.hidden_size if has_shared_gate else 0)
+    norms += tensors.latent_norms(model)
+    if not model.is_moe_layer(layer):
+        return norms + biases
+    return norms + biases + tensors.router_biases(model) + (model.hidden_size if model.has_shared_gate else 0)
 
 
 def total_parameters(model: ModelSpec) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from toolkit.errors import PlanInfeasible
-from toolkit.specs import ModelSpec, QuantRecipe, Sharding
+from toolkit.specs import LatentModelSpec, ModelSpec, QuantRecipe, Sharding
 
 #: Both sides of FP8_BLOCK_SCALES' blocks.
 BLOCK = 128
@@ -36,7 +36,7 @@ def check(model: ModelSpec, sharding: Sharding) -> None:
 
 def row_parallel_inputs(model: ModelSpec, sharding: Sharding) -> dict[str, int]:
     """Return K on each rank of the linears that are divided along it: whole groups must fit in."""
-    inputs = {"attention.dense": model.num_heads * model.head_dim // sharding.tp}
+    inputs = {"attention.dense": model.num_heads * model.value_dim // sharding.tp}
     for what, width, parts in _widths(model, sharding):
         inputs["mlp.shared_expert.proj" if what.startswith("shared") else "mlp.proj"] = width // parts
     return inputs
@@ -46,9 +46,12 @@ def check_blocks(model: ModelSpec, recipe: QuantRecipe) -> None:
     """Raise PlanInfeasible when blocks of one linear would reach into the next that a loader fuses it with."""
     if recipe.quant_algo != "FP8_BLOCK_SCALES":
         return
-    rows = {
+    attention = {
         "attention.q": model.num_heads * model.head_dim,
         "attention.k": model.num_kv_heads * model.head_dim,
+    }
+    rows = {
+        **({} if isinstance(model, LatentModelSpec) else attention),  # whose linears are not fused
         **{f"mlp ({what})": width for what, width, _ in _widths(model, Sharding())},
     }
     for part, count in rows.items():

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from toolkit.plan.storage import HF, TRTLLM
-from toolkit.specs import ConversionPlan, ModelSpec, QuantRecipe, Sharding, parts
+from toolkit.specs import ConversionPlan, LatentModelSpec, ModelSpec, QuantRecipe, Sharding, parts
 
 FLOAT_BYTES = 2
 SCALE_BYTES = 4
@@ -125,11 +125,23 @@ def small_bytes(model: ModelSpec, *, is_moe: bool, router_bytes: int = ROUTER_BY
     count = (4 if model.has_sandwich_norms else 2) * model.hidden_size
     if model.has_qk_norm:
         count += 2 * model.head_dim
+    count += latent_norms(model)
     if not is_moe or model.moe is None:
         return FLOAT_BYTES * count
-    if model.moe.shared_intermediate_size:
+    if model.has_shared_gate:
         count += model.hidden_size
-    return FLOAT_BYTES * count + router_bytes * model.moe.num_experts * model.hidden_size
+    router = router_bytes * model.moe.num_experts * model.hidden_size + SCALE_BYTES * router_biases(model)
+    return FLOAT_BYTES * count + router
+
+
+def latent_norms(model: ModelSpec) -> int:
+    """Return the weights of a layer's norms over compressed queries, keys and values."""
+    return (model.q_lora_rank or 0) + model.kv_lora_rank if isinstance(model, LatentModelSpec) else 0
+
+
+def router_biases(model: ModelSpec) -> int:
+    """Return the biases that a layer's router chooses experts by, which stay in 32 bits."""
+    return model.moe.num_experts if model.moe and isinstance(model, LatentModelSpec) and model.has_router_bias else 0
 
 
 def table_bytes(model: ModelSpec, tp: int = 1) -> int:
@@ -138,6 +150,14 @@ def table_bytes(model: ModelSpec, tp: int = 1) -> int:
 
 
 def _attention(model: ModelSpec, sharding: Sharding, layout: str) -> Iterator[Module]:
+    if isinstance(model, LatentModelSpec):
+        for name, (rows, width) in parts.latent_attention(model).items():
+            # What compresses is whole on every rank; what widens is divided by heads.
+            of_rank = rows if name.endswith("_a") or name == "attention.dense" else rows // sharding.tp
+            inner = width // sharding.tp if name == "attention.dense" else width
+            group = name if name == "attention.dense" else "attention.qkv"
+            yield Module(group=group, rows=of_rank, width=inner)
+        return
     queries = model.num_heads * model.head_dim // sharding.tp
     keys = max(1, model.num_kv_heads // sharding.tp) * model.head_dim
     is_joined = layout == TRTLLM or model.is_mlp_fused  # who joins gate and up joins q, k and v

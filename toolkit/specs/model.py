@@ -69,6 +69,45 @@ class ModelSpec:
         """Return whether a layer's MLP is a mixture of experts."""
         return self.moe is not None and layer not in self.moe.dense_layers
 
+    @property
+    def has_shared_gate(self) -> bool:
+        """Whether a gate weighs the expert that every token passes."""
+        return self.moe is not None and bool(self.moe.shared_intermediate_size)
+
+    @property
+    def value_dim(self) -> int:
+        """Width of a head's values: what attention.dense reads of it."""
+        return self.head_dim
+
+
+@dataclass(frozen=True, kw_only=True)
+class LatentModelSpec(ModelSpec):
+    """A decoder with multi-head latent attention (DeepSeek V2 and V3): it caches one compressed vector a token.
+
+    Known to `trtk plan` alone; head_dim is that of queries and keys.
+    """
+
+    q_lora_rank: int | None  # None: queries are not compressed
+    kv_lora_rank: int
+    rope_head_dim: int
+    value_head_dim: int
+    has_router_bias: bool = False
+
+    @property
+    def has_shared_gate(self) -> bool:
+        """Shared experts count in full."""
+        return False
+
+    @property
+    def value_dim(self) -> int:
+        """Width of a head's values."""
+        return self.value_head_dim
+
+    @property
+    def latent_dim(self) -> int:
+        """Numbers that are cached of a token and layer."""
+        return self.kv_lora_rank + self.rope_head_dim
+
 
 @dataclass(frozen=True, kw_only=True)
 class ModelSource:

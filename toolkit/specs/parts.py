@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TypeVar
 
-from toolkit.specs.model import ModelSpec
+from toolkit.specs.model import LatentModelSpec, ModelSpec
 
 T = TypeVar("T")
 
@@ -21,13 +21,7 @@ SHARED_EXPERT = "mlp.shared_expert."
 
 def shapes(spec: ModelSpec, layer: int) -> dict[str, tuple[int, int]]:
     """Return [N, K] of every linear of a layer, in the order in which the layer runs them."""
-    queries, keys = spec.num_heads * spec.head_dim, spec.num_kv_heads * spec.head_dim
-    found = {
-        "attention.q": (queries, spec.hidden_size),
-        "attention.k": (keys, spec.hidden_size),
-        "attention.v": (keys, spec.hidden_size),
-        "attention.dense": (spec.hidden_size, queries),
-    }
+    found = latent_attention(spec) if isinstance(spec, LatentModelSpec) else _attention(spec)
     moe = spec.moe
     if moe is None or not spec.is_moe_layer(layer):
         return found | _mlp("mlp.", spec.hidden_size, spec.intermediate_size)
@@ -36,6 +30,30 @@ def shapes(spec: ModelSpec, layer: int) -> dict[str, tuple[int, int]]:
     for expert in range(moe.num_experts):
         found |= _mlp(EXPERT.format(expert=expert), spec.hidden_size, moe.intermediate_size)
     return found
+
+
+def _attention(spec: ModelSpec) -> dict[str, tuple[int, int]]:
+    queries, keys = spec.num_heads * spec.head_dim, spec.num_kv_heads * spec.head_dim
+    return {
+        "attention.q": (queries, spec.hidden_size),
+        "attention.k": (keys, spec.hidden_size),
+        "attention.v": (keys, spec.hidden_size),
+        "attention.dense": (spec.hidden_size, queries),
+    }
+
+
+def latent_attention(spec: LatentModelSpec) -> dict[str, tuple[int, int]]:
+    """Return [N, K] of multi-head latent attention's linears: *_a compress and are whole on every rank, *_b widen."""
+    queries = spec.num_heads * spec.head_dim
+    widened = spec.num_heads * (spec.head_dim - spec.rope_head_dim + spec.value_head_dim)
+    found = {"attention.q": (queries, spec.hidden_size)}
+    if spec.q_lora_rank:
+        found = {"attention.q_a": (spec.q_lora_rank, spec.hidden_size), "attention.q_b": (queries, spec.q_lora_rank)}
+    return found | {
+        "attention.kv_a": (spec.latent_dim, spec.hidden_size),
+        "attention.kv_b": (widened, spec.kv_lora_rank),
+        "attention.dense": (spec.hidden_size, spec.num_heads * spec.value_head_dim),
+    }
 
 
 def _mlp(prefix: str, hidden: int, inner: int) -> dict[str, tuple[int, int]]:

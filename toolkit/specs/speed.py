@@ -32,6 +32,7 @@ class ServerSetup:
     is_chunked: bool = True  # long prompts are read in pieces of max_num_tokens
     speculation: Speculation | None = None
     tensorrt_llm: str = ""  # empty: a release newer than every published figure
+    engine: str = ""  # the toolchain that runs it: openvino, trtllm, llmapi; empty: whichever
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,13 +94,21 @@ class Calibration:
     gpu: str
     engine: str  # openvino, trtllm, llmapi, ...
     recipe: str
+    quant_algo: str = ""  # of the recipe: recipes that share it run the same kernels
     model: str
+    #: Layers, hidden size, MLP size and vocabulary of that model; empty in files that do not say it.
+    shape: tuple[int, ...] = ()
     compute_tflops: float
     bandwidth_gb_per_s: float
     step_ms: float  # of every step, whatever its batch
     log_sd: float  # of the points around the fitted curve
     points: tuple[CalibrationPoint, ...]
+    #: What was expected of compute_tflops and step_ms before: what another model or format is scaled by. 0: not known.
+    known_tflops: float = 0.0
+    known_step_ms: float = 0.0
     #: Requests in flight → factor of a step's time that the three constants do not explain; between them, a line.
     bends: tuple[tuple[float, float], ...] = ()
+    #: Requests in flight → prompts that are read by the time that one is: clients that begin together keep step.
+    crowds: tuple[tuple[float, float], ...] = ()
     date: str
     versions: Mapping[str, str] = field(default_factory=dict)

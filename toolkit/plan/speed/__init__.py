@@ -17,7 +17,7 @@ from toolkit.plan.speed.flow import (
     open_loop,
     steady,
 )
-from toolkit.plan.speed.rates import GIGA, TERA, Basis, architecture_of, basis_of, calibrated
+from toolkit.plan.speed.rates import GIGA, TERA, Basis, architecture_of, basis_of, calibrated, is_own
 from toolkit.plan.speed.shapes import shape_of
 from toolkit.plan.speed.steps import BOUND_BY
 from toolkit.specs import (
@@ -78,9 +78,16 @@ def estimate(
     shape = shape_of(setup)
     basis = basis_of(setup, shape, constants)
     if calibration is not None:
-        basis = calibrated(basis, calibration, setup.gpu)
-    bends = calibration.bends if calibration is not None else ()
-    line = Line(setup=setup, workload=workload, shape=shape, rates=basis.rates, bends=bends)
+        basis = calibrated(basis, calibration, setup)
+    own = calibration if calibration is not None and is_own(calibration, setup) else None
+    line = Line(
+        setup=setup,
+        workload=workload,
+        shape=shape,
+        rates=basis.rates,
+        bends=own.bends if own else (),
+        crowds=calibration.crowds if calibration is not None else (),
+    )
     ceiling = ceiling_of(line)
     if workload.rate_rps is not None:
         flow = open_loop(line, ceiling, workload.rate_rps)
@@ -146,7 +153,10 @@ def _provenance(found: Estimate, calibration: Calibration | None) -> str:
 def _assumptions(found: Estimate, constants: SpeedConstants, calibration: Calibration | None) -> tuple[str, ...]:
     setup, said = found.line.setup, []
     if calibration is not None:
-        said.append(f"{calibration.gpu} was calibrated on {calibration.date} with {calibration.model}.")
+        said.append(
+            f"{calibration.gpu} was calibrated on {calibration.date} with {calibration.model} in {calibration.recipe}"
+            f"{'.' if is_own(calibration, setup) else ', which is scaled to this model and format.'}"
+        )
     elif setup.gpu.is_cpu:
         said.append("No CPU is like another: `trtk calibrate` measures this one.")
     elif _provenance(found, calibration) == EXTRAPOLATED:

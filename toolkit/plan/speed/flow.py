@@ -13,8 +13,8 @@ from toolkit.plan.speed.steps import Step, parts_of
 from toolkit.specs import ServerSetup, Speculation, Workload
 
 KV_CACHE, BATCH_SIZE, NUM_TOKENS = "kv_cache", "batch_size", "num_tokens"
-#: Of the mean step, what a step without prompts takes at least.
-LEAST_GAP = 0.25
+#: Of a step without prompts, what a token behind the first takes at least.
+LEAST_GAP = 0.95
 #: An open loop that offers more than the server takes builds a queue; its wait is told for so long a peak.
 OVERLOAD_S = 60.0
 
@@ -54,6 +54,7 @@ class Line:
     shape: Shape
     rates: Rates
     bends: tuple[tuple[float, float], ...] = ()  # of a calibration
+    crowds: tuple[tuple[float, float], ...] = ()  # of a calibration
 
     @property
     def new_tokens(self) -> float:
@@ -121,7 +122,7 @@ def mean_step(line: Line, in_flight: float) -> dict[str, float]:
 
 
 def bend_at(bends: Sequence[tuple[float, float]], in_flight: float) -> float:
-    """Return the factor between the measured loads, a line over their logarithms; beyond them, that of the last."""
+    """Return the value between the measured loads, a line over their logarithms; beyond them, that of the last."""
     if not bends:
         return 1.0
     if in_flight <= bends[0][0]:
@@ -131,6 +132,18 @@ def bend_at(bends: Sequence[tuple[float, float]], in_flight: float) -> float:
             share = math.log(in_flight / low) / math.log(high / low)
             return below + share * (above - below)
     return bends[-1][1]
+
+
+def crowd_of(line: Line, in_flight: float) -> float | None:
+    """Return the prompts that are read by the time that one is, where clients wait for answers of one length.
+
+    Those that began together end together and begin together again; None where nobody measured it, or where lengths or
+    arrivals differ: then prompts meet by chance.
+    """
+    load = line.workload
+    if not line.crowds or load.rate_rps is not None or load.osl_cv or in_flight <= 1:
+        return None
+    return min(in_flight, bend_at(((1.0, 1.0), *line.crowds), in_flight))
 
 
 def _with_drafts(line: Line, parts: dict[str, float]) -> dict[str, float]:
@@ -149,7 +162,7 @@ def steady(line: Line, in_flight: float) -> Flow:
     request_s = steps * step_s  # in the server; by Little's law, whatever its parts
     gaps = max(1.0, line.workload.osl - 1.0)
     # Prompts that come in a burst may not take the time of the other tokens, which still pass their steps.
-    latest_s = request_s - gaps * step_s / line.accepted * LEAST_GAP if line.workload.osl > 1 else request_s
+    latest_s = request_s - LEAST_GAP * gaps * _gap_s(line, in_flight) if line.workload.osl > 1 else request_s
     ttft_s = min(_first_token_s(line, in_flight, step_s), latest_s)
     tpot_s = (request_s - ttft_s) / gaps if line.workload.osl > 1 else step_s
     return Flow(
@@ -161,14 +174,22 @@ def steady(line: Line, in_flight: float) -> Flow:
     )
 
 
+def _gap_s(line: Line, in_flight: float) -> float:
+    """Return the seconds of a token in a step that reads no prompt."""
+    work = Step(sequences=in_flight, context=line.workload.isl + line.workload.osl / 2, checked=line.checked)
+    parts = _with_drafts(line, parts_of(line.shape, line.rates, work))
+    return sum(parts.values()) * bend_at(line.bends, in_flight) / line.accepted
+
+
 def _first_token_s(line: Line, in_flight: float, step_s: float) -> float:
     """Return the wait for the step under way and the steps that read the prompt, beside what the others do."""
     limits = line.setup.limits
     others = in_flight - 1.0
     room = max(limits.max_num_tokens - others * line.checked, limits.max_num_tokens / 4, 1.0)
-    pieces = math.ceil(line.new_tokens / room) if line.setup.is_chunked else 1
+    crowd = crowd_of(line, in_flight)
+    pieces = math.ceil(line.new_tokens * (crowd or 1.0) / room) if line.setup.is_chunked else 1
     # Prompts of others that start in the same steps are read with it.
-    beside = max(0.0, others) * line.accepted / line.workload.osl * pieces
+    beside = crowd - 1.0 if crowd else max(0.0, others) * line.accepted / line.workload.osl * pieces
     step = Step(
         sequences=others / pieces if others < 1 else others,
         context=line.workload.isl + line.workload.osl / 2,

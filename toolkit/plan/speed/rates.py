@@ -8,7 +8,16 @@ from dataclasses import dataclass
 
 from toolkit.errors import PlanInfeasible
 from toolkit.plan.speed.shapes import Shape
-from toolkit.specs import ArchitectureRates, Calibration, GpuSpec, LinkRates, QuantRecipe, ServerSetup, SpeedConstants
+from toolkit.specs import (
+    ArchitectureRates,
+    Calibration,
+    GpuSpec,
+    LinkRates,
+    ModelSpec,
+    QuantRecipe,
+    ServerSetup,
+    SpeedConstants,
+)
 
 TERA, GIGA, MICRO = 1e12, 1e9, 1e-6
 FP16, FP8, INT8, FP4 = "fp16", "fp8", "int8", "fp4"
@@ -119,10 +128,28 @@ def basis_of(setup: ServerSetup, shape: Shape, constants: SpeedConstants) -> Bas
     return Basis(rates=rates, log_sd=log_sd, provenance_rows=architecture.rows, is_precision_seen=is_seen)
 
 
-def calibrated(basis: Basis, found: Calibration, gpu: GpuSpec) -> Basis:
-    """Return the rates with a card's own three constants in their place."""
-    old = basis.rates
+def shape_key(model: ModelSpec) -> tuple[int, ...]:
+    """Return what tells a model that was measured from another: layers, hidden size, MLP size, vocabulary."""
+    return (model.num_layers, model.hidden_size, model.intermediate_size, model.vocab_size)
+
+
+def is_own(found: Calibration, setup: ServerSetup) -> bool:
+    """Return whether a calibration is of this very model and of kernels for its format."""
+    return found.shape == shape_key(setup.model) and found.quant_algo == (setup.recipe.quant_algo or "")
+
+
+def calibrated(basis: Basis, found: Calibration, setup: ServerSetup) -> Basis:
+    """Return the rates with a card's own three constants in their place.
+
+    Of another model or format, arithmetic and overhead are off from what was expected by as much as the measured ones:
+    FP8 multiplies faster than what was measured in FP16, and eighty layers are launched longer than thirty.
+    """
+    old, gpu = basis.rates, setup.gpu
     flop, byte = 1.0 / (found.compute_tflops * TERA), 1.0 / (found.bandwidth_gb_per_s * GIGA)
+    step = found.step_ms / 1e3
+    if not is_own(found, setup) and found.known_tflops and found.known_step_ms:
+        flop = old.flop * found.known_tflops / found.compute_tflops
+        step = (old.step + old.launch) * found.step_ms / found.known_step_ms
     rates = {name: getattr(old, name) for name in Rates.__dataclass_fields__}
     rates |= {
         "flop": flop,
@@ -131,7 +158,7 @@ def calibrated(basis: Basis, found: Calibration, gpu: GpuSpec) -> Basis:
         "attention_flop": flop * old.attention_flop / old.flop,
         "weight_byte": byte,
         "kv_byte": byte * old.kv_byte / old.weight_byte,
-        "step": found.step_ms / 1e3,
+        "step": step,
         "launch": 0.0,
         "slowdown": 1.0,
     }
@@ -211,7 +238,7 @@ def _host_basis(shared: Mapping[str, float], shape: Shape) -> Basis:
         message=0.0,
         wire_token=0.0,
         step=shared["host_step_us"] * MICRO,
-        launch=0.0,
+        launch=shared["host_launch_us"] * MICRO * shape.layers,
         sequence=0.0,
         vocabulary=0.0,
     )

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from toolkit.plan import kv_cache
 from toolkit.plan.kv_cache import CachedLayers
 from toolkit.plan.tensors import FLOAT_BYTES
-from toolkit.specs import ModelSpec, QuantRecipe, ServerSetup, Sharding
+from toolkit.specs import LatentModelSpec, ModelSpec, QuantRecipe, ServerSetup, Sharding, parts
 
 SCALE_BYTES = 2
 
@@ -31,6 +31,7 @@ class Shape:
     pair_flops: float  # of one token that looks at one other
     cached: tuple[CachedLayers, ...]
     kv_elements: float  # of one token that are multiplied one by one: no two query heads share a key
+    latent_flops: float = 0.0  # of one sequence's next token and one cached one: every head multiplies the one vector
 
     def distinct_experts(self, tokens: float) -> float:
         """Return how many of the rank's experts are expected to be needed by TOKENS that choose freely."""
@@ -79,14 +80,14 @@ def shape_of(setup: ServerSetup) -> Shape:
     sharding = Sharding(tp=limits.tp, pp=limits.pp, ep=limits.ep)
     layers = math.ceil(model.num_layers / limits.pp)
     queries, keys = model.num_heads * model.head_dim, max(1, model.num_kv_heads // limits.tp) * model.head_dim
-    attention = model.hidden_size * (2 * queries / limits.tp + 2 * keys)
+    attention = _attention_parameters(model, limits.tp)
     mixtures = sum(model.is_moe_layer(layer) for layer in range(model.num_layers)) / model.num_layers * layers
     mlp = 3 * model.hidden_size * model.intermediate_size / limits.tp
     dense = layers * attention + (layers - mixtures) * mlp
     if model.moe and model.moe.shared_intermediate_size:
         dense += mixtures * 3 * model.hidden_size * model.moe.shared_intermediate_size / limits.tp
     expert, held, chosen = _experts(model, limits.tp, limits.ep)
-    is_alone = model.num_heads == model.num_kv_heads
+    is_alone = model.num_heads == model.num_kv_heads and not isinstance(model, LatentModelSpec)
     return Shape(
         layers=layers,
         hidden=model.hidden_size,
@@ -99,10 +100,25 @@ def shape_of(setup: ServerSetup) -> Shape:
         top_k=chosen,
         weight_bytes=_weight_bytes(setup.recipe),
         head_parameters=model.vocab_size * model.hidden_size / limits.tp,
-        pair_flops=4.0 * queries / limits.tp,
+        pair_flops=2.0 * (queries + model.num_heads * model.value_dim) / limits.tp,
         cached=kv_cache.of_model(model, kv_bytes=setup.kv_element_bytes, sharding=sharding),
         kv_elements=2.0 * layers * keys if is_alone else 0.0,
+        latent_flops=layers * _latent_flops(model) / limits.tp if isinstance(model, LatentModelSpec) else 0.0,
     )
+
+
+def _attention_parameters(model: ModelSpec, tp: int) -> float:
+    """Return the parameters of a layer's attention on one rank."""
+    if isinstance(model, LatentModelSpec):
+        linears = parts.latent_attention(model).items()
+        return sum(rows * width / (1 if name.endswith("_a") else tp) for name, (rows, width) in linears)
+    keys = max(1, model.num_kv_heads // tp) * model.head_dim
+    return model.hidden_size * (2 * model.num_heads * model.head_dim / tp + 2 * keys)
+
+
+def _latent_flops(model: LatentModelSpec) -> float:
+    """Return what all heads do with one cached vector: scores over all of it, values over its compressed part."""
+    return 2.0 * model.num_heads * (model.latent_dim + model.kv_lora_rank)
 
 
 def _experts(model: ModelSpec, tp: int, ep: int) -> tuple[float, int, float]:

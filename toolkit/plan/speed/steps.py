@@ -58,7 +58,11 @@ def parts_of(shape: Shape, rates: Rates, step: Step) -> dict[str, float]:
     linears = tokens * (shape.token_flops * rates.flop + shape.expert_flops * rates.expert_flop)
     attention = step.prompt_pairs * shape.pair_flops * rates.attention_flop
     # Where no two query heads share a key, ordinary cores multiply it, and may be slower than memory brings it.
-    per_key = max(shape.read_bytes(step.context) * rates.kv_byte, shape.kv_elements * step.context * rates.kv_element)
+    per_key = max(
+        shape.read_bytes(step.context) * rates.kv_byte,
+        shape.kv_elements * step.context * rates.kv_element,
+        shape.latent_flops * step.context * step.checked * rates.attention_flop,
+    )
     seconds = {
         "weights": weights * rates.weight_byte * stages,
         "linears": linears + head,
