@@ -9,7 +9,7 @@ from pathlib import Path
 
 sys.dont_write_bytecode = True  # what lies in a bundle is in its manifest
 
-from first_start import BUNDLE, Refused, document, engines, hashes, machine, say, triton  # noqa: E402 - after that
+from first_start import BUNDLE, Refused, document, engines, hashes, machine, ranks, say, triton  # noqa: E402 - after that
 
 #: What must be whole at every start; weights only where this start reads them.
 ALWAYS = ("bundle.json", "start.py", "first_start/", "tokenizer/", "model_repository/")
@@ -35,6 +35,14 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--check", action="store_true", help="check the bundle, the image and the GPU, and stop")
     parser.add_argument("--build-only", action="store_true", help="compile what is missing, and stop")
     parser.add_argument("--no-verify", action="store_true", help="do not compare files with manifest.json")
+    parser.add_argument(
+        "--rank",
+        action="store_true",
+        help="be one rank of the engine: srun or mpirun starts the others, here or on other nodes",
+    )
+    parser.add_argument(
+        "--gpus", type=int, help="GPUs that must be here, where other nodes have the rest; as many as there are ranks"
+    )
     parser.add_argument(
         "--engines",
         type=Path,
@@ -66,8 +74,9 @@ def run(asked: argparse.Namespace) -> int:
         hashes.need_nothing_added(files)
     bundle = document(BUNDLE / "bundle.json")
     machine.need_release(bundle)
-    gpu = machine.need_gpus(bundle)
     is_engine = bundle["flow"] == "engine"
+    rank = ranks.own(bundle) if asked.rank else None
+    gpu = machine.need_gpus(bundle, asked.gpus or (1 if asked.rank else None))
     if is_verified and not is_engine:
         hashes.verify(BUNDLE, files, below=("checkpoint/",))
     if asked.check:
@@ -79,8 +88,8 @@ def run(asked: argparse.Namespace) -> int:
         engines.link(BUNDLE / "model_repository", asked.run_dir / "repository")
     if not asked.build_only:
         # The LLM API starts its own ranks.
-        ranks, instances = (bundle["world_size"], bundle.get("instances", 1)) if is_engine else (1, 1)
-        triton.become(ranks, asked.triton, instances=instances)
+        world, instances = (bundle["world_size"], bundle.get("instances", 1)) if is_engine else (1, 1)
+        triton.become(world, asked.triton, instances=instances, rank=rank)
     return 0
 
 

@@ -8,6 +8,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 NVIDIA_SMI = """#!/bin/sh
@@ -94,19 +95,22 @@ class Image:
         log = self.folder / "builds.log"
         return [json.loads(line) for line in log.read_text().splitlines()] if log.is_file() else []
 
-    def popen(self, bundle: Path, *arguments: str) -> subprocess.Popen:
+    def popen(self, bundle: Path, *arguments: str, environment: Mapping[str, str] | None = None) -> subprocess.Popen:
         """Start a bundle as a container does."""
-        environment = {
+        own = {
             "IMAGE": str(self.folder),
             "PATH": f"{self.folder / 'bin'}:{Path(sys.executable).parent}:/usr/bin:/bin",
             "PYTHONPATH": str(self.folder / "packages"),
             "LANG": os.environ.get("LANG", "C.UTF-8"),
+            **(environment or {}),
         }
         line = [str(bundle / "start.py"), "--run-dir", str(self.folder / "run"), *arguments]
-        return subprocess.Popen(line, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        return subprocess.Popen(line, env=own, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
-    def start(self, bundle: Path, *arguments: str) -> tuple[int, str, str]:
+    def start(
+        self, bundle: Path, *arguments: str, environment: Mapping[str, str] | None = None
+    ) -> tuple[int, str, str]:
         """Start a bundle and wait for its end; return exit code, stdout and stderr."""
-        process = self.popen(bundle, *arguments)
+        process = self.popen(bundle, *arguments, environment=environment)
         out, said = process.communicate(timeout=60)
         return process.returncode, out, said

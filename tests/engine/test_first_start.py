@@ -445,3 +445,41 @@ def test_the_cuda_driver_is_asked_before_nvidia_smi(image, made):
     done = subprocess.run([made / "start.py", "--check"], env=environment, capture_output=True, text=True, check=True)
 
     assert done.stderr == "This bundle can run here: NVIDIA H100, sm_90, TensorRT-LLM 1.2.1.\n"
+
+
+def test_a_rank_that_srun_started_is_one_server_of_the_engine(image, tmp_path):
+    """Other nodes have the other ranks, so one GPU is enough here, and mpirun is not needed."""
+    made = make_bundle(tmp_path / "bundle", ranks=4)
+    image.set_gpus(A4500)
+
+    lines = {}
+    for rank in range(4):
+        environment = {"SLURM_PROCID": str(rank), "SLURM_STEP_NUM_TASKS": "4"}
+        code, out, said = image.start(made, "--rank", "--", "--http-port=9000", environment=environment)
+        assert code == 0, said
+        lines[rank] = json.loads(out)["line"]
+
+    assert [line[0] for line in lines.values()] == ["tritonserver"] * 4
+    assert {f"--id=rank{rank}" in line for rank, line in lines.items()} == {True}
+    assert ["--http-port=9000" in line for line in lines.values()] == [True, False, False, False]
+    assert ["--load-model=tensorrt_llm" in line for line in lines.values()] == [False, True, True, True]
+    assert len(image.builds) == 1
+
+
+@pytest.mark.parametrize(
+    ("flow", "environment", "sentence"),
+    [
+        ("engine", {}, "This process has no rank: neither srun nor mpirun started it."),
+        ("engine", {"SLURM_PROCID": "0", "SLURM_STEP_NUM_TASKS": "3"}, "This engine has 2 ranks; 3 were started."),
+        ("engine", {"OMPI_COMM_WORLD_RANK": "0", "OMPI_COMM_WORLD_SIZE": "1"}, "has 2 ranks; 1 were started."),
+        ("llmapi", {"SLURM_PROCID": "0", "SLURM_STEP_NUM_TASKS": "2"}, "Only the ranks of one compiled engine"),
+    ],
+)
+def test_ranks_that_do_not_fit_the_engine_are_refused(image, tmp_path, flow, environment, sentence):
+    made = make_bundle(tmp_path / "bundle", ranks=2, flow=flow)
+
+    code, _, said = image.start(made, "--rank", environment=environment)
+
+    assert code == 4
+    assert sentence in said
+    assert image.builds == []

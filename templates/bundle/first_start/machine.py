@@ -66,9 +66,9 @@ def release_part(version: str) -> str:
     return found[0] if found else version
 
 
-def need_gpus(bundle: dict[str, Any]) -> Gpu:
-    """Return the first GPU; raise unless there are enough that can run this."""
-    gpus, ranks = visible_gpus(), bundle["world_size"] * bundle.get("instances", 1)
+def need_gpus(bundle: dict[str, Any], here: int | None = None) -> Gpu:
+    """Return the first GPU; raise unless there are enough that can run this: HERE, where other nodes have the rest."""
+    gpus, ranks = visible_gpus(), here or bundle["world_size"] * bundle.get("instances", 1)
     if len(gpus) < ranks:
         raise Refused(
             f"This bundle needs {ranks} GPU{'s' * (ranks > 1)}; this container sees {len(gpus)}.",

@@ -11,9 +11,9 @@ from first_start import BUNDLE, MISSING, Refused, say
 CLOSED_APIS = "model-repository,model-config,shared-memory,trace,logging"
 
 
-def become(world_size: int, further: list[str], *, instances: int = 1) -> NoReturn:
-    """Replace this process by Triton."""
-    line = command(world_size, further, instances=instances)
+def become(world_size: int, further: list[str], *, instances: int = 1, rank: int | None = None) -> NoReturn:
+    """Replace this process by Triton, or by one rank of it."""
+    line = command(world_size, further, instances=instances) if rank is None else one_rank(rank, further)
     if instances > 1:
         os.environ["TRTLLM_ORCHESTRATOR"] = "1"  # one server, which starts the ranks of each instance itself
     say("Starting Triton: " + " ".join(hidden(word) for word in line))
@@ -27,8 +27,26 @@ def become(world_size: int, further: list[str], *, instances: int = 1) -> NoRetu
 
 def command(world_size: int, further: list[str], *, instances: int = 1) -> list[str]:
     """Return the command line of Triton: one server, or one a rank under MPI."""
-    key = secrets.token_hex(16)
-    server = [
+    if instances > 1:
+        return [*server(), "--model-control-mode=none", *orchestrator(world_size * instances), *front(further)]
+    if world_size == 1:
+        return [*server(), "--model-control-mode=none", *front(further)]
+    line = ["mpirun", *(["--allow-run-as-root"] if os.geteuid() == 0 else [])]
+    for rank in range(world_size):
+        line += [":"] * bool(rank) + ["-n", "1", *one_rank(rank, further)]
+    return line
+
+
+def one_rank(rank: int, further: list[str]) -> list[str]:
+    """Return the command line of one rank's server: the first one answers clients, the others only compute."""
+    prefix = f"--backend-config=python,shm-region-prefix-name=prefix{rank}_"
+    own = ["--model-control-mode=none", *front(further)] if rank == 0 else worker()
+    return [*server(), f"--id=rank{rank}", prefix, *own]
+
+
+def server() -> list[str]:
+    """Return what every rank's server gets."""
+    return [
         "tritonserver",
         f"--model-repository={BUNDLE / 'model_repository'}",
         "--disable-auto-complete-config",
@@ -37,23 +55,18 @@ def command(world_size: int, further: list[str], *, instances: int = 1) -> list[
         "--log-format=ISO8601",
         "--trace-config=level=OFF",
     ]
-    front = [
+
+
+def front(further: list[str]) -> list[str]:
+    """Return what the server gets that clients talk to, with a key that nobody else learns."""
+    key = secrets.token_hex(16)
+    return [
         "--allow-sagemaker=false",
         "--allow-vertex-ai=false",
         f"--http-restricted-api={CLOSED_APIS}:closed={key}",
         f"--grpc-restricted-protocol={CLOSED_APIS}:closed={key}",
         *further,
     ]
-    if instances > 1:
-        return [*server, "--model-control-mode=none", *orchestrator(world_size * instances), *front]
-    if world_size == 1:
-        return [*server, "--model-control-mode=none", *front]
-    line = ["mpirun", *(["--allow-run-as-root"] if os.geteuid() == 0 else [])]
-    for rank in range(world_size):
-        prefix = f"--backend-config=python,shm-region-prefix-name=prefix{rank}_"
-        own = ["--model-control-mode=none", *front] if rank == 0 else worker()
-        line += [":"] * bool(rank) + ["-n", "1", *server, f"--id=rank{rank}", prefix, *own]
-    return line
 
 
 def orchestrator(gpus: int) -> list[str]:
