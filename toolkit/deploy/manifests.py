@@ -43,9 +43,9 @@ PATTERNS = {"read_only_root": "true|false", "surge": "0|1", "tmp_size": "[1-9][0
 
 def manifests(spec: DeploySpec) -> dict[str, str]:
     """Return every object, one a file; raises UsageError or PlanInfeasible for what cannot be."""
-    spec = _with_defaults(spec)
+    spec = with_defaults(spec)
     need_possible(spec)
-    values = _values(spec)
+    values = values_of(spec)
     made = {
         name: templating.render(f"{FOLDER}/{name}.j2", values)
         for name in ("service.yaml", "poddisruptionbudget.yaml", "networkpolicy.yaml", "podmonitor.yaml")
@@ -71,10 +71,10 @@ def manifests(spec: DeploySpec) -> dict[str, str]:
 
 def prepared(spec: DeploySpec) -> dict[str, str]:
     """Return what takes the model into a claim: the claim where the deployment has one of its own, and a pod."""
-    spec = _with_defaults(spec)
+    spec = with_defaults(spec)
     if spec.volume.kind != "pvc":
         return {}
-    values = _values(spec)
+    values = values_of(spec)
     made = {"loader.yaml": templating.render(f"{FOLDER}/loader.yaml.j2", values)}
     if is_own_claim(spec):
         made["model-claim.yaml"] = _claim(
@@ -110,7 +110,7 @@ def need_possible(spec: DeploySpec) -> None:
         raise UsageError("api_keys_secret belongs to --openai.", hint="Add --openai.")
 
 
-def _with_defaults(spec: DeploySpec) -> DeploySpec:
+def with_defaults(spec: DeploySpec) -> DeploySpec:
     """Return a spec whose settings say what was left to this deployment; a second time it changes nothing."""
     settings = dict(spec.settings)
     settings["surge"] = settings["surge"] or ("0" if spec.gpu.sm else "1")
@@ -118,7 +118,8 @@ def _with_defaults(spec: DeploySpec) -> DeploySpec:
     return dataclasses.replace(spec, settings=settings)
 
 
-def _values(spec: DeploySpec) -> dict[str, Any]:
+def values_of(spec: DeploySpec) -> dict[str, Any]:
+    """Return what the templates take; of a spec whose defaults are filled in."""
     pod, own = pods.server(spec), spec.container
     is_group = spec.placement.nodes > 1
     return {
@@ -140,9 +141,9 @@ def _values(spec: DeploySpec) -> dict[str, Any]:
         "metrics_ports": ["metrics", *(["openai"] if own.openai_port and not pod.keys_secret else [])],
         "client_reason": _client_reason(spec),
         "workload": (
-            {"api_version": "leaderworkerset.x-k8s.io/v1", "kind": "LeaderWorkerSet"}
+            {"api_version": "leaderworkerset.x-k8s.io/v1", "kind": "LeaderWorkerSet", "name": spec.name}
             if is_group
-            else {"api_version": "apps/v1", "kind": "Deployment"}
+            else {"api_version": "apps/v1", "kind": "Deployment", "name": spec.name}
         ),
         "queries": scaling.queries(spec) if spec.autoscale else {},
         "endpoint_picker": spec.settings["endpoint_picker"],
