@@ -29,11 +29,15 @@ INPUTS = {
 }
 OUTPUTS = {"text_output": "BYTES", "num_output_tokens": "INT32", "num_input_tokens": "INT32"}
 
+#: Requests differ in so many steps, so that percentiles differ from each other.
+STEPS = 10
+
 
 @dataclass
 class Script:
     ttft_s: float = 0.0
     gap_s: float = 0.0
+    spread: float = 0.0  # stretches both, by up to so much, from one request to the next
     tokens_per_chunk: int = 1
     tokens: int = 0  # 0: as many as asked for
     counts: str = "cumulative"  # each, none
@@ -107,9 +111,10 @@ class Mock:
         number, start = self.requests, time.perf_counter()
         self.first_start = self.first_start or start
         total, done, times = script.tokens or asked, 0, []
+        stretch = 1 + script.spread * (number % STEPS) / STEPS
         ttft_s = script.ttft_s * (4 if 0 < script.slow_above < self.at_once else 1)
         for index in range(script.leading_empty_chunks + total):
-            pause = self.unstalled(start + ttft_s + index * script.gap_s) - time.perf_counter()
+            pause = self.unstalled(start + (ttft_s + index * script.gap_s) * stretch) - time.perf_counter()
             if pause > 0:
                 await asyncio.sleep(pause)
             if number == script.die_at_request and index == 2:

@@ -2,7 +2,7 @@ import dataclasses
 
 import pytest
 
-from toolkit.bench import price, slo
+from toolkit.bench import slo
 from toolkit.errors import UsageError
 from toolkit.specs import RequestRecord
 
@@ -59,23 +59,8 @@ def test_an_answer_of_one_token_meets_an_objective_on_gaps():
     assert slo.parse("itl=1ms").is_met_by(dataclasses.replace(request(1), output_tokens=1))
 
 
-@pytest.mark.parametrize(
-    ("text", "per_hour", "currency"), [("0.35EUR/h", 0.35, "EUR"), ("2 usd/hour", 2.0, "USD"), ("1.5€/h", 1.5, "EUR")]
-)
-def test_prices_are_read(text, per_hour, currency):
-    assert price.parse(text) == price.Price(per_hour=per_hour, currency=currency)
-
-
-def test_a_price_without_a_unit_is_refused():
-    with pytest.raises(UsageError, match=r"'0.35' is not an hourly price"):
-        price.parse("0.35")
-
-
-def test_cost_follows_from_throughput():
-    """36 EUR/h is a cent a second; 1000 tokens/s make a million in 1000 s: ten euro."""
-    assert price.cost(price.parse("36EUR/h"), 1000.0) == {
-        "currency": "EUR",
-        "per_hour": 36.0,
-        "per_million_output_tokens": pytest.approx(10.0),
-    }
-    assert price.cost(price.parse("36EUR/h"), 0.0)["per_million_output_tokens"] is None
+def test_presets_stand_for_objectives_that_can_be_read():
+    assert slo.expanded(["chat", " MLPerf-Llama3.1-8B ", "itl=9ms"]) == (
+        "ttft=500ms@p95", "tpot=30ms@p95", "ttft=2s@p99", "tpot=100ms@p99", "itl=9ms",
+    )  # fmt: skip
+    assert all(slo.parse(text).target_ms > 0 for name in slo.PRESETS for text in slo.expanded([name]))

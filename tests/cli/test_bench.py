@@ -95,7 +95,7 @@ def test_a_server_that_dies_is_exit_6_with_a_report(url, tmp_path):
     [
         (["--requests", "5", "--duration", "5"], "--requests and --duration exclude each other."),
         (["--slo", "ttft"], "'ttft' is not an objective."),
-        (["--price", "cheap"], "'cheap' is not an hourly price."),
+        (["--price", "cheap"], "'cheap' is not an hourly price, and no GPU has that name."),
         (["--prompts", "/nowhere"], "The prompts in /nowhere cannot be read"),
         (["--url", "ftp://x"], "There is no protocol named 'ftp'."),
     ],

@@ -11,6 +11,8 @@ SOURCE = r"""
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
+typedef struct { unsigned gpu, memory; } rates_t;
 typedef struct { unsigned long long total, free, used; } memory_t;
 static int fault(void) { const char *said = getenv("NVML_FAULT"); return said ? atoi(said) : 0; }
 /* NVML_GPUS: name|major.minor|total MiB|free MiB, one a line */
@@ -48,6 +50,19 @@ int nvmlDeviceGetMemoryInfo(void *handle, memory_t *memory) {
     memory->total = total << 20; memory->free = left << 20; memory->used = (total - left) << 20;
     return code;
 }
+/* NVML_POWER_MW: what every card draws, always; NVML_COUNTS_ENERGY: it has a counter of it as well */
+static unsigned power(void) { const char *said = getenv("NVML_POWER_MW"); return said ? atoi(said) : 0; }
+int nvmlDeviceGetPowerUsage(void *handle, unsigned *milliwatts) {
+    *milliwatts = power();
+    return *milliwatts ? 0 : 3;
+}
+int nvmlDeviceGetTotalEnergyConsumption(void *handle, unsigned long long *millijoules) {
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    *millijoules = (unsigned long long)((now.tv_sec + now.tv_nsec / 1e9) * power());
+    return getenv("NVML_COUNTS_ENERGY") ? 0 : 3;
+}
+int nvmlDeviceGetUtilizationRates(void *handle, rates_t *rates) { rates->gpu = 87; rates->memory = 40; return 0; }
 int nvmlDeviceGetCudaComputeCapability(void *handle, int *major, int *minor) {
     unsigned long long c, d; char name[96];
     return row((long)handle - 1, name, major, minor, &c, &d);

@@ -49,7 +49,23 @@ DEFINITIONS = {
         "requests",
         "For each objective the share of requests at or under the target; failed ones count as over it.",
     ),
-    "cost": ("currency", "The hourly price over the measured output token throughput."),
+    "cost": (
+        "currency",
+        "The hourly price over the measured rates. per_million_output_tokens lets the output pay for all; "
+        "input_apart_per_million and output_apart_per_million share the price by time: input_time_share is the time "
+        "that the inputs of the run take one at a time, measured before it, over its duration. at_utilization is the "
+        "same for a server that is so busy for only that share of the time that is paid for.",
+    ),
+    "energy": (
+        "J",
+        "What the server's GPUs took during the run, by their energy counters or from samples of their power. Null "
+        "where nothing says power.",
+    ),
+    "backlog_growth_rps": (
+        "requests/s",
+        "By how much more requests arrived than were answered, in an open loop of one rate: the slope of a line "
+        "through the requests in flight. Null where it does not differ from chance: the server keeps up.",
+    ),
     "input_tokens": ("tokens", "Prompt tokens of the requests that succeeded."),
     "output_tokens": (
         "tokens",
@@ -57,11 +73,12 @@ DEFINITIONS = {
     ),
     "duration_s": ("s", "From the first send to the end of the last response."),
     "mean_in_flight": ("requests", "Requests in flight, averaged over the duration, from the client's own counter."),
-    "client": ("share", "CPU time of the load tester, and its share of one core."),
+    "client": ("s, share", "CPU time of the load tester, and the share of a core that each of its processes used."),
     "server": ("s, requests", "What the server's own statistics counted during the run, by model."),
     "server_metrics": (
         "",
-        "The server's own metrics, read every second of the run: requests, KV cache, tokens, GPU. Null: not exported.",
+        "The server's own metrics, read before, every second of, and after the run: requests, KV cache, tokens, GPU; "
+        "counts is what its engine counted meanwhile. Null: not exported.",
     ),
     "limited_by": ("", "What more than half of these samples, or the client's own figures, show to be short."),
     "valid": ("", "False when a warning says why the numbers should not be trusted or compared."),

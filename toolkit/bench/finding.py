@@ -7,10 +7,10 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-from toolkit.bench import slo
+from toolkit.bench import slo, stability
 from toolkit.bench.runs import Run
 from toolkit.bench.search import Found, Search, Tried, certainty
-from toolkit.errors import UsageError
+from toolkit.errors import ServerError, UsageError
 from toolkit.specs import LoadProfile, Stage
 
 CONCURRENCY, RATE = "concurrency", "rate"
@@ -20,6 +20,7 @@ FEWEST_RPS = 0.01
 #: A run has so many requests for each in flight: a percentile of few requests says little.
 REQUESTS_PER_SLOT = 10
 FEWEST_REQUESTS = 100
+MOST_WARMUP = 32
 #: Seconds at a rate, where no length is given.
 RATE_RUN_S = 20.0
 
@@ -39,7 +40,12 @@ def find(profile: LoadProfile, what: str, run_once: RunOnce, *, on_run: Callable
     )
     while (load := search.next()) is not None:
         asked = at(profile, what, load)
-        run = run_once(asked)
+        try:
+            run = run_once(asked)
+        except ServerError:
+            if search.is_fresh:
+                raise
+            break  # what is known is worth more than the error, which run_once may keep
         on_run(asked, run)
         search.take(judged(load, objectives, run))
         if run.is_interrupted:
@@ -51,14 +57,16 @@ def _first_rate(profile: LoadProfile) -> float:
     return profile.stages[0].start_rps if profile.stages else 1.0
 
 
-def at(profile: LoadProfile, what: str, load: float) -> LoadProfile:
+def at(
+    profile: LoadProfile, what: str, load: float, *, per_slot: int = REQUESTS_PER_SLOT, fewest: int = FEWEST_REQUESTS
+) -> LoadProfile:
     """Return the profile of one run: new prompts each time, or the prefix cache would know them."""
     seed = profile.seed + round(1000 * load) + 1
     if what == RATE:
         length_s = profile.duration_s or RATE_RUN_S
         arrival = profile.arrival if profile.stages else "poisson"
         stage = Stage(start_rps=load, end_rps=load)
-        requests = None if load * length_s >= FEWEST_REQUESTS else FEWEST_REQUESTS
+        requests = None if load * length_s >= fewest else fewest
         return replace(
             profile,
             seed=seed,
@@ -68,8 +76,22 @@ def at(profile: LoadProfile, what: str, load: float) -> LoadProfile:
             duration_s=None if requests else length_s,
         )
     slots = int(load)
-    requests = None if profile.duration_s else max(REQUESTS_PER_SLOT * slots, FEWEST_REQUESTS)
-    return replace(profile, seed=seed, concurrency=slots, requests=requests, warmup_requests=min(slots, 32))
+    requests = None if profile.duration_s else max(per_slot * slots, fewest)
+    warmup = min(slots, MOST_WARMUP) if profile.warmup_requests else 0
+    return replace(profile, seed=seed, concurrency=slots, requests=requests, warmup_requests=warmup)
+
+
+def with_headroom(load: float | None, what: str) -> float | None:
+    """Return the load to plan with, by the rule that a fifth of the limit is kept free for what is not the average."""
+    if load is None:
+        return None
+    kept = slo.HEADROOM_SHARE * load
+    return float(max(math.floor(kept + 1e-9), 1)) if what == CONCURRENCY else float(f"{kept:.3g}")
+
+
+def load_of(profile: LoadProfile, what: str) -> float:
+    """Return the load of a run that `at` made."""
+    return float(profile.concurrency) if what == CONCURRENCY else profile.stages[0].start_rps
 
 
 def judged(load: float, objectives: list[slo.Slo], run: Run) -> Tried:
@@ -77,12 +99,12 @@ def judged(load: float, objectives: list[slo.Slo], run: Run) -> Tried:
     rows = slo.verdicts(objectives, run.records)
     ended = sum(record.outcome != "cancelled" for record in run.records)
     sure = [certainty(round(row["attained_share"] * ended), ended, row["percentile"] / 100) for row in rows]
-    return Tried(
-        load=load,
-        is_met=all(row["verdict"] == "met" for row in rows) and not run.stop_reason,
-        excess=max(_excess(row) for row in rows),
-        certainty=min(sure),
-    )
+    excess = max(_excess(row) for row in rows)
+    growth = stability.growth_rps(run)
+    if growth is not None:  # a longer run would have missed
+        return Tried(load=load, is_met=False, excess=max(excess, 1 + growth / load), certainty=-1.0)
+    is_met = all(row["verdict"] == "met" for row in rows) and not run.stop_reason
+    return Tried(load=load, is_met=is_met, excess=excess, certainty=min(sure))
 
 
 def _excess(row: dict[str, Any]) -> float:

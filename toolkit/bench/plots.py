@@ -67,21 +67,21 @@ def draw(
     if not ok:
         return []
     return [
-        _plot("over-time", "Latency over time", "Each point is a request, at the time it was due.", _over_time(ok)),
-        _plot("cdf", "Latency distribution", "The share of requests that took no longer than this.", _cdf(ok)),
-        _plot(
+        plot("over-time", "Latency over time", "Each point is a request, at the time it was due.", _over_time(ok)),
+        plot("cdf", "Latency distribution", "The share of requests that took no longer than this.", _cdf(ok)),
+        plot(
             "throughput",
             "Throughput over time",
             "Output tokens per second, and requests in flight.",
             _throughput(records, duration_s),
         ),
-        _plot(
+        plot(
             "timeline",
             "Timeline of requests",
             "One line a request: waiting for the first text, then generating." + _cut(records),
             _timeline(records),
         ),
-        _plot("tokens", "Tokens per request", "How many requests had so many tokens.", _tokens(ok)),
+        plot("tokens", "Tokens per request", "How many requests had so many tokens.", _tokens(ok)),
         *_server(samples),
     ]
 
@@ -101,7 +101,7 @@ def _server(samples: Sequence[Mapping[str, Any]]) -> list[Plot]:
     if len(samples) < 2 or not known:
         return []
     said = "The server's own metrics while it was loaded."
-    return [_plot("server", "What the server said", said, _server_panels(samples, known))]
+    return [plot("server", "What the server said", said, _server_panels(samples, known))]
 
 
 def _server_panels(
@@ -128,8 +128,8 @@ def draw_several(rows: Sequence[Row]) -> list[Plot]:
     speed = "What one user gets against what the server gives: up and to the right is better."
     wait = "How long the slowest twentieth waits for its first text, at so many tokens per second."
     return [
-        _plot("pareto", "Speed of one answer against throughput", speed, _pareto(shown)),
-        _plot("ttft", "Waiting against throughput", wait, _waiting(shown)),
+        plot("pareto", "Speed of one answer against throughput", speed, _pareto(shown)),
+        plot("ttft", "Waiting against throughput", wait, _waiting(shown)),
     ]
 
 
@@ -139,7 +139,7 @@ def _pareto(rows: Sequence[Row]) -> Callable[[Any], None]:
         points = [(row.tokens_per_s, 1000 / row.itl_p50_ms, row) for row in rows if row.itl_p50_ms]
         front = sorted((x, y) for x, y, row in points if row.is_on_front)
         axes.plot([x for x, _ in front], [y for _, y in front], color=FIRST, linewidth=1.5, label="the front")
-        _named(axes, [(x, y, row.name) for x, y, row in points], THIRD)
+        named(axes, [(x, y, row.name) for x, y, row in points], THIRD)
         axes.set_ylabel("tokens/s of one answer (1 / ITL p50)")
         axes.set_xlabel("output tokens/s of the server")
         axes.set_ylim(0, 1.2 * max(y for _, y, _ in points))
@@ -151,7 +151,7 @@ def _pareto(rows: Sequence[Row]) -> Callable[[Any], None]:
 def _waiting(rows: Sequence[Row]) -> Callable[[Any], None]:
     def paint(figure: Any) -> None:
         axes = figure.subplots()
-        _named(axes, [(row.tokens_per_s, row.ttft_p95_ms or 0.0, row.name) for row in rows], SECOND)
+        named(axes, [(row.tokens_per_s, row.ttft_p95_ms or 0.0, row.name) for row in rows], SECOND)
         axes.set_yscale("log")
         for formatted in (axes.yaxis.set_major_formatter, axes.yaxis.set_minor_formatter):
             formatted(lambda value, _: f"{value:g}")
@@ -162,7 +162,7 @@ def _waiting(rows: Sequence[Row]) -> Callable[[Any], None]:
     return paint
 
 
-def _named(axes: Any, points: Sequence[tuple[float, float, str]], colour: str) -> None:
+def named(axes: Any, points: Sequence[tuple[float, float, str]], colour: str) -> None:
     axes.scatter([x for x, _, _ in points], [y for _, y, _ in points], s=28, color=colour, linewidths=0)
     for x, y, name in points:
         axes.annotate(name, (x, y), xytext=(5, 4), textcoords="offset points", fontsize=8, color=INK)
@@ -173,7 +173,7 @@ def _cut(records: Sequence[RequestRecord]) -> str:
     return f" The first {MAX_BARS} of {len(records)} are shown." if len(records) > MAX_BARS else ""
 
 
-def _plot(name: str, title: str, caption: str, paint: Callable[[Any], None]) -> Plot:
+def plot(name: str, title: str, caption: str, paint: Callable[[Any], None]) -> Plot:
     import matplotlib as mpl
     from matplotlib.figure import Figure
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from toolkit import files, templating
-from toolkit.specs import BenchReport, to_json
+from toolkit.specs import BenchReport, RequestRecord, to_json
 
 HEADLINES = (
     ("output_token_throughput_tps", "output tokens/s", 1),
@@ -24,6 +24,16 @@ LATENCY_ROWS = (
     ("tpot_ms", "Time per output token"),
     ("e2e_latency_ms", "End to end"),
     ("send_lag_ms", "Send lag of the client"),
+)
+COST_ROWS = (
+    ("per_million_output_tokens", "a million output tokens, which pay for all", 3),
+    ("input_apart_per_million", "a million input tokens, by their share of the time", 3),
+    ("output_apart_per_million", "a million output tokens, by theirs", 3),
+    ("per_million_tokens", "a million tokens, in and out alike", 3),
+    ("per_thousand_requests", "a thousand requests", 3),
+    ("output_tokens_per_unit", "output tokens for one", 0),
+    ("tokens_per_unit", "tokens for one, in and out", 0),
+    ("requests_per_hour", "requests per hour", 0),
 )
 STATISTICS = ("mean", "min", "p50", "p90", "p95", "p99", "max", "std")
 
@@ -49,6 +59,8 @@ def html(report: BenchReport) -> str:
         "plots": _plots(report) if has_plots else [],
         "has_plots": has_plots,
         "load": load_said(report.document["profile"]),
+        "cost_rows": COST_ROWS,
+        "errors": _errors(report.records),
     }
     return templating.render("report/report.html.j2", values)
 
@@ -87,6 +99,19 @@ def _contents_said(profile: dict[str, Any]) -> list[str]:
     said += [f"{profile['shared_prefix']:.0%} of the input shared"] if profile["shared_prefix"] else []
     said += [f"{profile['cancel_share']:.0%} cancelled"] if profile["cancel_share"] else []
     return said
+
+
+def _errors(records: Sequence[RequestRecord]) -> list[tuple[str, int, float, str]]:
+    """Return (kind, how many, when the first was due, what it said), the most frequent first."""
+    kinds: dict[str, list[RequestRecord]] = {}
+    for record in records:
+        if record.error:
+            kinds.setdefault(record.error, []).append(record)
+    rows = []
+    for kind, failed in kinds.items():
+        first = min(failed, key=lambda record: record.scheduled_s)
+        rows.append((kind, len(failed), first.scheduled_s, first.message or ""))
+    return sorted(rows, key=lambda row: -row[1])
 
 
 def _headline(document: Any, key: str, label: str, digits: int) -> tuple[str, str]:

@@ -54,6 +54,11 @@ class Search:
         self._tried: list[Tried] = []
 
     @property
+    def is_fresh(self) -> bool:
+        """Whether nothing was tried yet."""
+        return not self._tried
+
+    @property
     def met(self) -> Tried | None:
         """Return the run with the highest load that met, below every load that missed."""
         missed = self.missed

@@ -7,13 +7,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from toolkit import __version__
-from toolkit.bench import definitions, observing, price, slo, validity
+from toolkit.bench import definitions, energy, price, shortage, slo, stability, validity
 from toolkit.bench.latency import LATENCIES, distribution, percentiles_with_failures
 from toolkit.bench.runs import Run
 from toolkit.specs import BenchReport, RequestRecord, to_json
 
 SCHEMA_VERSION = 1
-NOT_OBSERVED: dict[str, Any] = {"url": "", "problem": "", "samples": [], "peak": {}}
+NOT_OBSERVED: dict[str, Any] = {"url": "", "problem": "", "samples": [], "peak": {}, "counts": None, "gpus": []}
 
 
 def summarise(run: Run, environment: Mapping[str, Any]) -> BenchReport:
@@ -30,8 +30,12 @@ def summarise(run: Run, environment: Mapping[str, Any]) -> BenchReport:
         "profile": _profile(run),
         "environment": dict(environment),
         "server": dict(run.server),
-        "server_metrics": dict(run.observed) or NOT_OBSERVED,
-        "client": {"cpu_s": run.client_cpu_s, "cpu_share": run.client_cpu_s / run.duration_s},
+        "server_metrics": {**NOT_OBSERVED, **{key: run.observed[key] for key in NOT_OBSERVED if key in run.observed}},
+        "client": {
+            "cpu_s": run.client_cpu_s,
+            "cpu_share": run.client_cpu_s / run.duration_s / run.client_processes,
+            "processes": run.client_processes,
+        },
         "duration_s": run.duration_s,
         "mean_in_flight": run.mean_in_flight,
         "requests": _outcomes(run.records),
@@ -44,13 +48,14 @@ def summarise(run: Run, environment: Mapping[str, Any]) -> BenchReport:
         "steady_output_token_throughput_tps": steady_throughput(ok, run.profile.concurrency),
         "total_token_throughput_tps": (input_tokens + output_tokens) / run.duration_s,
         **_latencies(run.records, ok),
-        "cost": price.cost(price.parse(run.profile.price), output_tps) if run.profile.price else None,
+        "energy": energy.per_token(run.observed.get("energy"), duration_s=run.duration_s, output_tokens=output_tokens),
+        "backlog_growth_rps": stability.growth_rps(run),
         "definitions": definitions.document(),
         "percentile_method": definitions.PERCENTILE_METHOD,
     }
-    document |= _objectives(run)
+    document |= {"cost": _cost(run, ok, document), **_objectives(run)}
     reasons = validity.invalid_because(run, document["send_lag_ms"])
-    document["limited_by"] = observing.limited_by(document)
+    document["limited_by"] = shortage.limited_by(document)
     document |= {"valid": not reasons, "warnings": reasons + validity.doubts(run, document)}
     return BenchReport(document=document, records=run.records)
 
@@ -58,6 +63,15 @@ def summarise(run: Run, environment: Mapping[str, Any]) -> BenchReport:
 def _profile(run: Run) -> dict[str, Any]:
     # Prompts given by the user may be many and private: their number says enough.
     return {**to_json(run.profile), "prompts": len(run.profile.prompts), "trace": len(run.profile.trace)}
+
+
+def _cost(run: Run, ok: Sequence[RequestRecord], document: Mapping[str, Any]) -> dict[str, Any] | None:
+    rates = {
+        "input_tokens": document["input_tokens"] / run.duration_s,
+        "output_tokens": document["output_token_throughput_tps"],
+        "requests": document["request_throughput_rps"],
+    }
+    return price.cost(run.profile, rates, price.input_time_share(run, ok))
 
 
 def _outcomes(records: Sequence[RequestRecord]) -> dict[str, int]:

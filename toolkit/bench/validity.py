@@ -11,6 +11,8 @@ MAX_SEND_LAG_P99_MS = 50.0
 MIN_ACHIEVED_SHARE = 0.98
 LITTLES_LAW_TOLERANCE = 0.05
 BUSY_CLIENT_SHARE = 0.9
+#: Between the client's and the server's number of output tokens: an end token more or less in each answer.
+COUNTS_TOLERANCE = 0.02
 
 
 def invalid_because(run: Run, lag: Mapping[str, float | None]) -> list[str]:
@@ -56,6 +58,8 @@ def doubts(run: Run, document: Mapping[str, Any]) -> list[str]:
         _littles_law(run),
         _busy_client(document),
         _other_clients(run),
+        _other_tokens(run),
+        _backlog(document),
         _unread_metrics(run),
     )
     return [sentence for sentence in found if sentence]
@@ -100,7 +104,10 @@ def _busy_client(document: Mapping[str, Any]) -> str | None:
     share = document["client"]["cpu_share"]
     if share <= BUSY_CLIENT_SHARE:
         return None
-    return f"The load tester used {share:.0%} of a core: it may be what limits the throughput."
+    return (
+        f"The load tester used {share:.0%} of a core: it may be what limits the throughput; "
+        f"--processes {2 * document['client']['processes']} uses more of them."
+    )
 
 
 def _other_clients(run: Run) -> str | None:
@@ -113,6 +120,29 @@ def _other_clients(run: Run) -> str | None:
         return None
     said = f"The server counted {counted} requests to {run.profile.model}, the client {len(run.records)}"
     return f"{said}: who else asked it?"
+
+
+def _other_tokens(run: Run) -> str | None:
+    """Compare the engine's count of output tokens with the client's; one not read to its end may count either way."""
+    counted = (run.observed.get("counts") or {}).get("output_tokens")
+    if counted is None or run.is_interrupted or run.stop_reason:
+        return None
+    ok = sum(record.output_tokens for record in run.records if record.outcome == "ok")
+    others = sum(max(record.output_tokens, record.asked_tokens) for record in run.records if record.outcome != "ok")
+    if (1 - COUNTS_TOLERANCE) * ok <= counted <= (1 + COUNTS_TOLERANCE) * (ok + others):
+        return None
+    said = f"The server counted {counted:,.0f} output tokens, the client {ok:,}"
+    return f"{said}: who else asked it, or whose count is wrong?"
+
+
+def _backlog(document: Mapping[str, Any]) -> str | None:
+    growth = document["backlog_growth_rps"]
+    if growth is None:
+        return None
+    return (
+        f"The server does not keep up: {growth:.2f} requests/s more arrive than are answered, so these latencies grow "
+        "with the length of the run."
+    )
 
 
 def _unread_metrics(run: Run) -> str | None:

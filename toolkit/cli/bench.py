@@ -2,32 +2,22 @@
 
 from __future__ import annotations
 
-import contextlib
 import datetime
-import sys
-import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from toolkit.cli import finding, output, reaching
+from toolkit.cli import bench_view, finding, headroom, load_options, output, pricing, reaching, sweeping
+from toolkit.cli.bench_runs import Series
 
 if TYPE_CHECKING:
-    from toolkit.bench import Run, Snapshot
+    from toolkit.bench import Run
     from toolkit.specs import BenchReport, LoadProfile, TraceRow
 
-PLAIN_LINE_EVERY_S = 5.0
 DEFAULT_REQUESTS_PER_SLOT = 10
 DEFAULT_CONCURRENCY = 8
-LATENCIES = (
-    ("ttft_ms", "TTFT"),
-    ("itl_ms", "ITL"),
-    ("tpot_ms", "TPOT"),
-    ("e2e_latency_ms", "end to end"),
-    ("send_lag_ms", "send lag"),
-)
 
 
 @click.command(
@@ -58,9 +48,7 @@ LATENCIES = (
 )
 @click.option("--requests", type=click.IntRange(1), help="Stop after so many; default: ten for each in flight.")
 @click.option("--duration", type=click.FloatRange(0, min_open=True), help="Send for so many seconds instead.")
-@click.option(
-    "--isl", default="128", show_default=True, help="Input tokens, about: 128, normal:512,128, lognormal:512,0.6, …"
-)
+@click.option("--isl", default="128", show_default=True, help="Input tokens: 128, normal:512,128, lognormal:512,0.6, …")
 @click.option("--osl", default="64", show_default=True, help="Output tokens; also uniform:64,512 or file:LENGTHS.")
 @click.option("--shared-prefix", type=click.FloatRange(0, 1), default=0.0, help="Share of the input that is alike.")
 @click.option("--cancel-share", type=click.FloatRange(0, 1), default=0.0, help="Share whose clients leave midway.")
@@ -74,6 +62,7 @@ LATENCIES = (
 @click.option(
     "--prompts", type=click.Path(dir_okay=False, path_type=Path), help='One a line, or {"prompt": ...} a line.'
 )
+@load_options.load_options
 @click.option("--no-stream", is_flag=True, help="Ask for whole answers.")
 @click.option("--keep-eos", is_flag=True, help="Let answers end early instead of forcing --osl tokens.")
 @click.option("--timeout", type=click.FloatRange(0, min_open=True), default=120.0, show_default=True, help="Seconds.")
@@ -87,8 +76,12 @@ LATENCIES = (
 @click.option(
     "--find-max", type=click.Choice(["concurrency", "rate"]), help="Search the highest that meets every --slo."
 )
+@click.option("--sweep", help="Run after run: concurrency=1..64, rate=1..20 or rate=2,5,10. Names knee and cliff.")
 @click.option("--metrics-url", help="Where its Prometheus metrics are; known for servers of `trtk serve`.")
-@click.option("--price", help="What the server costs: 0.35EUR/h.")
+@click.option("--price", help="What the server costs: 0.35EUR/h, or a GPU's name for its cheapest dated price: h100*2.")
+@click.option(
+    "--utilization", type=click.FloatRange(0, 1, min_open=True), help="Share of the paid time that it is so busy: 0.4."
+)
 @click.option("-o", "--output", "folder", type=click.Path(file_okay=False, path_type=Path), help="The report's folder.")
 @output.json_option
 @click.pass_context
@@ -96,29 +89,43 @@ def bench(ctx: click.Context, /, as_json: bool, folder: Path | None, **options: 
     """Load-test a server and write a report."""
     from toolkit import bench as load_tester
 
-    find_max = options.pop("find_max")
+    find_max, swept = options.pop("find_max"), options.pop("sweep")
+    refuse_both(find_max, swept)
     profile = profile_from(options)
+    folder = folder or default_folder(profile)
     if find_max:
-        finding.find_max(
-            ctx, profile, find_max, folder=folder or default_folder(profile), shown=shown_live, as_json=as_json
-        )
+        finding.find_max(ctx, profile, find_max, folder=folder, as_json=as_json)
         return
-    with shown_live() as watch:
-        run = load_tester.run(profile, watch=watch)
+    if swept:
+        sweeping.sweep(ctx, profile, swept, folder=folder, as_json=as_json, requests=options["requests"])
+        return
+    profile, environment = headroom.applied(profile, options), load_tester.environment()
+    run = Series(profile).run(profile)
     if not run.records:
         raise KeyboardInterrupt
-    report = load_tester.summarise(run, load_tester.environment())
-    page = load_tester.write(report, folder or default_folder(profile))
+    report = load_tester.summarise(run, environment)
+    page = load_tester.write(report, folder)
     if as_json:
         output.document(report.document)
     else:
-        show(report.document, page)
+        bench_view.show(report.document, page)
     end(ctx, run, report)
+
+
+def refuse_both(find_max: str | None, swept: str | None) -> None:
+    """Refuse a search and a sweep at once, and a sweep that cannot be read, before anything is asked."""
+    from toolkit.bench import sweeping as sweeps
+    from toolkit.errors import UsageError
+
+    if find_max and swept:
+        raise UsageError("--find-max and --sweep exclude each other.", hint="Give one of the two.")
+    if swept:
+        sweeps.parse(swept)
 
 
 def profile_from(options: Mapping[str, Any]) -> LoadProfile:
     """Turn the options into a profile; refuse what cannot be meant before anything is sent."""
-    from toolkit.bench import price, prompts, slo, traces
+    from toolkit.bench import prompts, slo, traces
     from toolkit.errors import UsageError
     from toolkit.specs import LoadProfile
 
@@ -127,8 +134,7 @@ def profile_from(options: Mapping[str, Any]) -> LoadProfile:
     slos = slo.expanded(options["slos"])
     for text in slos:
         slo.parse(text)
-    if options["price"]:
-        price.parse(options["price"])
+    paid = pricing.fields_of(options["price"], options["utilization"])
     trace = traces.read(options["trace"], speed=options["trace_speed"]) if options["trace"] else ()
     shape = shape_from(options, trace)
     concurrency, requests = shape["concurrency"], options["requests"]
@@ -154,7 +160,8 @@ def profile_from(options: Mapping[str, Any]) -> LoadProfile:
         seed=options["seed"],
         metrics_url=metrics_url,
         slos=slos,
-        price=options["price"],
+        **paid,
+        **load_options.fields_of(options),
     )
 
 
@@ -221,97 +228,8 @@ def end(ctx: click.Context, run: Run, report: BenchReport) -> None:
     missed = [row for row in report.document["slo"] if row["verdict"] == "missed"]
     if missed:
         said = "; ".join(
-            f"{row['name']} is {_measured(row)} at p{row['percentile']:g}, the target is {row['target_ms']:g} ms"
+            f"{row['name']} is {bench_view.measured(row)} at p{row['percentile']:g}, "
+            f"the target is {row['target_ms']:g} ms"
             for row in missed
         )
         raise GateError(f"An objective was missed: {said}.", hint="Try a lower --concurrency.")
-
-
-def show(document: Mapping[str, Any], page: Path) -> None:
-    """Print the result in 80 columns."""
-    columns = ("ms", "mean", "p50", "p90", "p95", "p99", "max")
-    rows = [[label, *(_milliseconds(document[key][name]) for name in columns[1:])] for key, label in LATENCIES]
-    output.table(f"{document['profile']['model']} at {document['profile']['url']}", columns, rows, right=columns[1:])
-    requests = document["requests"]
-    facts = [
-        ("output tokens/s", _number(document["output_token_throughput_tps"], 1)),
-        ("requests/s", _number(document["request_throughput_rps"], 2)),
-        ("requests", f"{requests['ok']} ok, {requests['failed']} failed, {requests['cancelled']} cancelled"),
-        ("tokens", f"{document['input_tokens']:,} in, {document['output_tokens']:,} out"),
-        ("counted by", {"server": "the server", "chunks": "the responses with text"}[document["token_count_source"]]),
-    ]
-    facts += [(f"failed: {kind}", str(count)) for kind, count in document["errors"].items()]
-    if document["goodput_rps"] is not None:
-        facts.append(("goodput, requests/s", _number(document["goodput_rps"], 2)))
-    if cost := document["cost"]:
-        facts.append((f"{cost['currency']} per M output tokens", _number(cost["per_million_output_tokens"], 3)))
-    for name, value in facts:
-        output.text(f"{name:<26} {value}")
-    for row in document["slo"]:
-        objective = f"{row['name']} at p{row['percentile']:g}"
-        output.text(f"{objective:<26} {_measured(row)} of {row['target_ms']:g} ms: {row['verdict']}")
-    for warning in document["warnings"]:
-        output.warn(warning)
-    output.text(f"{'report':<26} {page}")
-
-
-def _measured(row: Mapping[str, Any]) -> str:
-    """Say an objective's percentile; it has no end where that share of requests failed."""
-    return "endless" if row["measured_ms"] is None else f"{row['measured_ms']:,.1f} ms"
-
-
-def _milliseconds(value: float | None) -> str:
-    """Return a latency with as many digits as 80 columns and its noise allow."""
-    return _number(value, 2 if value is not None and value < 10 else 1 if value is not None and value < 1000 else 0)
-
-
-def _number(value: float | None, digits: int) -> str:
-    return "-" if value is None else f"{value:,.{digits}f}"
-
-
-@contextlib.contextmanager
-def shown_live() -> Iterator[Callable[[Snapshot], None]]:
-    """Show the run as it goes: a live display on a terminal, a line every few seconds elsewhere."""
-    if not sys.stderr.isatty():
-        yield _plain_lines()
-        return
-    from rich.live import Live
-
-    with Live(console=output.console(error=True), transient=True, auto_refresh=False) as live:
-        yield lambda seen: live.update(_panel(seen), refresh=True)
-
-
-def _plain_lines() -> Callable[[Snapshot], None]:
-    said_at, started_at = 0.0, time.monotonic()
-
-    def say(seen: Snapshot) -> None:
-        nonlocal said_at
-        if time.monotonic() - max(said_at, started_at) >= PLAIN_LINE_EVERY_S:
-            said_at = time.monotonic()
-            output.note(f"{seen.step}: " + ", ".join(f"{name} {value}" for name, value in _facts(seen)))
-
-    return say
-
-
-def _facts(seen: Snapshot) -> list[tuple[str, str]]:
-    return [
-        ("done", str(seen.completed)),
-        ("in flight", str(seen.in_flight)),
-        ("tokens/s", _number(seen.output_tokens / max(seen.elapsed_s, 1e-9), 0)),
-        ("TTFT p50", "-" if seen.ttft_p50_ms is None else f"{seen.ttft_p50_ms:,.0f} ms"),
-        ("failed", str(seen.failed)),
-        ("left", "-" if seen.left_s is None else f"{seen.left_s:.0f} s"),
-    ]
-
-
-def _panel(seen: Snapshot) -> Any:
-    from rich.console import Group
-    from rich.progress_bar import ProgressBar
-    from rich.table import Table
-
-    grid = Table.grid(padding=(0, 3))
-    facts = _facts(seen)
-    grid.add_row(*(f"[dim]{name}[/dim]" for name, _ in facts))
-    grid.add_row(*(f"[bold]{value}[/bold]" for _, value in facts))
-    bar = ProgressBar(total=max(seen.total, 1e-9), completed=seen.done, width=60)
-    return Group(f"[bold]{seen.step}[/bold]", bar, grid)

@@ -2,73 +2,70 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from toolkit.cli import output
+from toolkit.cli.bench_runs import Kept, Series
 
 if TYPE_CHECKING:
-    from toolkit.bench import Run, Snapshot
+    from toolkit.bench import Run
     from toolkit.bench.search import Found
-    from toolkit.specs import BenchReport, LoadProfile
+    from toolkit.specs import LoadProfile
 
 UNITS = {"concurrency": "in flight", "rate": "requests/s"}
-Shown = Callable[[], contextlib.AbstractContextManager[Callable[["Snapshot"], None]]]
 
 
-def find_max(ctx: click.Context, profile: LoadProfile, what: str, *, folder: Path, shown: Shown, as_json: bool) -> None:
+def find_max(ctx: click.Context, profile: LoadProfile, what: str, *, folder: Path, as_json: bool) -> None:
     """Search, keep every run's report in a folder of its own, and say what the limit is."""
     from toolkit import bench as load_tester
     from toolkit import files
     from toolkit.bench import finding
     from toolkit.specs import to_json
 
-    environment = load_tester.environment()
-    reports: dict[float | None, BenchReport] = {}
-    was_interrupted = False
-
-    def run_once(asked: LoadProfile) -> Run:
-        with shown() as watch:
-            return load_tester.run(asked, watch=watch)
+    series, kept = Series(profile), Kept(folder, what)
 
     def on_run(asked: LoadProfile, run: Run) -> None:
-        nonlocal was_interrupted
-        was_interrupted = run.is_interrupted
-        if not run.records:
-            return
-        report = load_tester.summarise(run, environment)
-        load = float(asked.concurrency) if what == finding.CONCURRENCY else asked.stages[0].start_rps
-        reports[load] = report
-        load_tester.write(report, folder / f"{what}-{load:g}", has_page=False)
-        output.note(f"{load:g} {UNITS[what]}: {_verdict(report.document)}")
+        report = kept.keep(asked, run, has_page=False)
+        if report is not None:
+            output.note(f"{finding.load_of(asked, what):g} {UNITS[what]}: {_verdict(report.document)}")
 
-    found = finding.find(profile, what, run_once, on_run=on_run)
+    found = finding.find(profile, what, series.run, on_run=on_run)
+    reports = kept.reports
     document = {
         "what": what,
         "slos": list(profile.slos),
         **{key: value for key, value in to_json(found).items() if key != "tried"},
+        "at_80_percent": finding.with_headroom(found.best, what),
         "tried": [_row(one, reports[one.load].document) for one in found.tried if one.load in reports],
-        "interrupted": was_interrupted,
+        "interrupted": kept.was_interrupted,
+        "stop_reason": series.is_gone_because,
     }
     if found.best in reports:
-        load_tester.write(reports[found.best], folder / f"{what}-{found.best:g}")
+        load_tester.write(reports[found.best], kept.folder_of(found.best))
     files.write_json(folder / "search.json", document)
     if as_json:
         output.document(document)
     else:
         _show(document, folder)
-    _end(ctx, found, profile, was_interrupted=was_interrupted)
+    _end(ctx, found, profile, document)
 
 
 def _row(one: Any, report: Mapping[str, Any]) -> dict[str, Any]:
     row = dataclasses.asdict(one)
     row["excess"] = row["excess"] if row["excess"] != float("inf") else None
-    names = ("output_token_throughput_tps", "request_throughput_rps", "goodput_rps", "limited_by", "valid")
+    names = (
+        "output_token_throughput_tps",
+        "request_throughput_rps",
+        "goodput_rps",
+        "limited_by",
+        "valid",
+        "backlog_growth_rps",
+    )
     return row | {name: report[name] for name in names} | {"slo": report["slo"]}
 
 
@@ -100,6 +97,8 @@ def _show(document: dict[str, Any], folder: Path) -> None:
     ]
     output.table("the search", columns, rows, right=columns[:-1])
     output.text(_sentence(document, unit))
+    if document["at_80_percent"] is not None:
+        output.text(f"With a fifth kept free, as the 80 % rule has it: {document['at_80_percent']:g} {unit}.")
     if beyond := [one for one in document["tried"] if not one["is_met"]]:
         first = min(beyond, key=lambda one: one["load"])
         why = ", ".join(first["limited_by"]) or "nothing that the server's metrics or the client show"
@@ -118,12 +117,18 @@ def _sentence(document: dict[str, Any], unit: str) -> str:
     return f"The most that meets the objectives: {best:g} {unit} ({sure}, {against}; 95 % confidence)."
 
 
-def _end(ctx: click.Context, found: Found, profile: LoadProfile, *, was_interrupted: bool) -> None:
-    from toolkit.errors import GateError
+def _end(ctx: click.Context, found: Found, profile: LoadProfile, document: Mapping[str, Any]) -> None:
+    from toolkit.errors import GateError, ServerError
 
-    if was_interrupted:
+    if document["interrupted"]:
         output.note("Interrupted: the table has what was measured until then.")
         ctx.exit(130)
+    if (
+        document["stop_reason"]
+        and not document["tried"][-1]["is_met"]
+        and "stopped answering" in document["stop_reason"]
+    ):
+        raise ServerError(document["stop_reason"], hint="See `trtk status` and `trtk logs`.")
     if found.best is None:
         raise GateError(
             f"No load meets {', '.join(profile.slos)}; the lowest that was tried is {found.tried[-1].load:g}.",

@@ -18,6 +18,19 @@ class LocalGpu:
 
 
 @dataclass(frozen=True, kw_only=True)
+class GpuUse:
+    """What a GPU of this machine does now; None is what its driver does not say."""
+
+    uuid: str
+    title: str
+    utilization: float | None  # 0 to 1: the share of the last moment in which a kernel ran
+    memory_used_bytes: float | None
+    memory_total_bytes: float | None
+    power_w: float | None
+    energy_j: float | None  # since the driver was loaded
+
+
+@dataclass(frozen=True, kw_only=True)
 class BuildHost:
     """What there is to build with."""
 

@@ -1,0 +1,65 @@
+"""`trtk bench --sweep`: the knee and the cliff of a server whose capacity is known, and what happened there."""
+
+import json
+import re
+
+import pytest
+from click.testing import CliRunner
+
+from tests.bench.conftest import serve as serve  # noqa: PLC0414 - the fixture
+from toolkit.cli import main
+
+
+def trtk(*words):
+    return CliRunner().invoke(main, ["bench", *(str(word) for word in words)])
+
+
+def test_knee_and_cliff_are_named_with_what_happened(serve, tmp_path, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    served = serve(ttft_s=0.1, gap_s=0.03, capacity=8)
+    done = trtk("--url", served.grpc, "--sweep", "concurrency=4..16", "--osl", "11", "--metrics-url",
+                f"{served.http}/metrics", "--price", "36EUR/h", "-o", tmp_path)  # fmt: skip
+    found = json.loads((tmp_path / "sweep.json").read_text())
+
+    assert done.exit_code == 0, done.stderr
+    assert [step["load"] for step in found["steps"]] == [4, 8, 16]
+    assert (found["knee"], found["is_knee_inside"]) == (8, True)
+    assert (found["cliff"]["last_good"], found["cliff"]["first_bad"]) == (8, 16)
+    assert found["cliff"]["cause"] == "requests queue in the server"
+    assert "Knee at 8 in flight: more load adds more to latency than to throughput." in done.stdout
+    assert re.search(r"Cliff between 8 and 16 in flight: TTFT p95 grows from 1\d\d to \d{3}", done.stdout)
+    assert "8 requests wait for 8 places at most" in done.stdout
+    assert max(len(line) for line in done.stdout.splitlines()[:9]) <= 80
+    # Eight at a time, each 0.4 s for eleven tokens: 220 tokens a second at the most.
+    assert found["steps"][-1]["tokens_per_s"] == pytest.approx(220, rel=0.15)
+    assert found["steps"][-1]["cost_per_million"] == pytest.approx(10_000 / found["steps"][-1]["tokens_per_s"])
+    page = (tmp_path / "sweep.html").read_text()
+    assert page.count("<svg") == 3
+    for load in (4, 8, 16):
+        assert f'href="concurrency-{load}/report.html"' in page
+        assert (tmp_path / f"concurrency-{load}" / "report.html").is_file()
+
+
+def test_a_server_that_ends_ends_the_sweep_and_keeps_what_was_measured(serve, tmp_path):
+    done = trtk("--url", serve(die_at_request=45, ttft_s=0.01).grpc, "--sweep", "concurrency=1,2,4", "--osl", "4",
+                "--warmup", "0", "--requests", "20", "-o", tmp_path, "--json")  # fmt: skip
+    found = json.loads(done.stdout)
+    assert done.exit_code == 6
+    assert "stopped answering" in found["stop_reason"]
+    assert [step["load"] for step in found["steps"]] == [1, 2, 4]
+    assert [step["is_valid"] for step in found["steps"]] == [True, True, False]
+    assert found == json.loads((tmp_path / "sweep.json").read_text())
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (("--sweep", "isl=1..4"), "'isl=1..4' is no sweep."),
+        (("--sweep", "rate=4..1"), "From 4 to 1 nothing grows."),
+        (("--sweep", "rate=1..4", "--find-max", "rate"), "--find-max and --sweep exclude each other."),
+    ],
+)
+def test_what_is_no_sweep_is_refused_before_anything_is_asked(options, said, tmp_path):
+    done = trtk("--url", "grpc://127.0.0.1:1", *options, "-o", tmp_path / "r")
+    assert (done.exit_code, said in done.stderr) == (2, True)
+    assert not (tmp_path / "r").exists()
