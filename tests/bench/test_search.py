@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from toolkit.bench.search import MOST_RUNS, Search, Tried, certainty, wilson
+from toolkit.bench.search import MOST_RUNS, Search, Tried, certainty, independent, wilson
 
 
 def searched(excess_at, *, first=8.0, lowest=1.0, highest=4096.0, is_whole=True):
@@ -79,3 +79,23 @@ def test_certainty_needs_requests():
     dice = random.Random(0)
     wrong = sum(certainty(sum(dice.random() < 0.95 for _ in range(400)), 400, 0.95) != 0 for _ in range(400))
     assert wrong < 0.09 * 400
+
+
+def test_values_that_come_in_tens_are_worth_a_tenth():
+    dice = random.Random(1)
+    alone = [dice.random() for _ in range(4000)]
+    in_tens = [value for value in alone[:400] for _ in range(10)]
+    assert independent(alone) == pytest.approx(4000, rel=0.5)
+    assert independent(in_tens) == pytest.approx(400, rel=0.5)
+    assert independent([1.0] * 50) == 50
+    assert independent([]) == 0
+
+
+def test_what_an_overloaded_server_answers_is_the_next_guess():
+    search = Search(first=1.0, lowest=0.1, highest=1000.0, is_whole=False)
+    for load in (1.0, 4.0, 16.0):
+        assert search.next() == load
+        search.take(Tried(load=load, is_met=True, excess=0.1, certainty=1))
+    assert search.next() == 64.0
+    search.take(Tried(load=64.0, is_met=False, excess=20.0, certainty=-1, answered=50.0))
+    assert search.next() == 49.0

@@ -9,7 +9,7 @@ from typing import Any
 
 from toolkit.bench import slo, stability
 from toolkit.bench.runs import Run
-from toolkit.bench.search import Found, Search, Tried, certainty
+from toolkit.bench.search import Found, Search, Tried, certainty, independent
 from toolkit.errors import ServerError, UsageError
 from toolkit.specs import LoadProfile, Stage
 
@@ -97,12 +97,16 @@ def load_of(profile: LoadProfile, what: str) -> float:
 def judged(load: float, objectives: list[slo.Slo], run: Run) -> Tried:
     """Return how a run went: by the objective that it met least."""
     rows = slo.verdicts(objectives, run.records)
-    ended = sum(record.outcome != "cancelled" for record in run.records)
-    sure = [certainty(round(row["attained_share"] * ended), ended, row["percentile"] / 100) for row in rows]
+    ended = sorted((r for r in run.records if r.outcome != "cancelled"), key=lambda record: record.scheduled_s)
+    sure = []
+    for objective, row in zip(objectives, rows, strict=True):
+        worth = independent([objective.overshoot(record) for record in ended])
+        sure.append(certainty(row["attained_share"] * worth, worth, row["percentile"] / 100))
     excess = max(_excess(row) for row in rows)
     growth = stability.growth_rps(run)
     if growth is not None:  # a longer run would have missed
-        return Tried(load=load, is_met=False, excess=max(excess, 1 + growth / load), certainty=-1.0)
+        answered = max(load - growth, FEWEST_RPS)
+        return Tried(load=load, is_met=False, excess=max(excess, load / answered), certainty=-1.0, answered=answered)
     is_met = all(row["verdict"] == "met" for row in rows) and not run.stop_reason
     return Tried(load=load, is_met=is_met, excess=excess, certainty=min(sure))
 

@@ -2,7 +2,8 @@
 
 Pure: `Search.next` says what to try, `Search.take` is told how it went. A guess follows the latencies measured on both
 sides (regula falsi on logarithms, as latency grows steeply with load); one that ends on the same side as the guess
-before is followed by a bisection, so that a flat side costs no runs. What a run of finitely many requests can say is
+before is followed by a bisection, so that a flat side costs no runs. A server that did not keep up with a rate has
+shown what it can answer: that is the next guess. What a run of finitely many requests can say is
 bounded by Wilson's interval (JASA 22, 1927) of the share that met the objective: only runs on one side of it for sure
 make the confidence interval.
 """
@@ -10,6 +11,7 @@ make the confidence interval.
 from __future__ import annotations
 
 import math
+import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -19,6 +21,9 @@ GROWTH = 4.0
 MIN_STEP, MAX_STEP = 0.15, 0.85
 CLOSE_ENOUGH = 1.05
 MOST_RUNS = 8
+BATCHES = 20
+#: Of what an overloaded server answers: what it answers without being overloaded.
+BELOW_CAPACITY = 0.98
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,6 +34,7 @@ class Tried:
     is_met: bool
     excess: float  # measured over target of the worst objective, 1 is the line; infinite where failures made it so
     certainty: float  # +1: met for sure, -1: missed for sure, 0: within the noise of so many requests
+    answered: float | None = None  # a rate that was not kept up with: how many a second were answered
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,6 +96,9 @@ class Search:
         return self._between(met, missed)
 
     def _between(self, met: Tried, missed: Tried) -> float | None:
+        last = self._tried[-1]
+        if last is missed and last.answered and met.load < BELOW_CAPACITY * last.answered < missed.load:
+            return self._rounded(BELOW_CAPACITY * last.answered)
         step, last_two = 0.5, self._tried[-2:]
         is_stuck = len({one.is_met for one in last_two}) == 1
         if not is_stuck and math.isfinite(missed.excess) and 0 < met.excess < missed.excess:
@@ -116,13 +125,27 @@ class Search:
         )
 
 
-def certainty(good: int, total: int, share: float) -> float:
+def independent(values: Sequence[float]) -> float:
+    """Return how many independent requests these are worth, in the order of their time: those in one queue wait alike.
+
+    By batch means: independent values would make the means of BATCHES stretches vary by the variance of one over the
+    length of a stretch (Law and Carson, Operations Research 27, 1979).
+    """
+    length = len(values) // BATCHES
+    spread = statistics.pvariance(values) if length else 0.0
+    if not spread:
+        return float(len(values))
+    means = [statistics.fmean(values[length * i : length * (i + 1)]) for i in range(BATCHES)]
+    return len(values) / max(length * statistics.variance(means) / spread, 1.0)
+
+
+def certainty(good: float, total: float, share: float) -> float:
     """Return +1 or -1 where GOOD of TOTAL is above or below SHARE with 95 % confidence, else 0."""
     low, high = wilson(good, total)
     return 1.0 if low >= share else -1.0 if high < share else 0.0
 
 
-def wilson(good: int, total: int, z: float = Z_95) -> tuple[float, float]:
+def wilson(good: float, total: float, z: float = Z_95) -> tuple[float, float]:
     """Return Wilson's confidence interval of a share."""
     if not total:
         return 0.0, 1.0
@@ -130,8 +153,3 @@ def wilson(good: int, total: int, z: float = Z_95) -> tuple[float, float]:
     middle = (share + square / (2 * total)) / (1 + square / total)
     half = z / (1 + square / total) * math.sqrt(share * (1 - share) / total + square / (4 * total * total))
     return max(0.0, middle - half), min(1.0, middle + half)
-
-
-def worst(ratios: Sequence[float]) -> float:
-    """Return the ratio of measured to target that is furthest over the line."""
-    return max(ratios, default=0.0)

@@ -56,6 +56,11 @@ class Slo:
         value = LATENCIES[METRICS[self.name]](record)
         return value is None or value <= self.target_ms
 
+    def overshoot(self, record: RequestRecord) -> float:
+        """Return measured over target, at most two: what is further over it is bad all the same."""
+        value = LATENCIES[METRICS[self.name]](record) if record.outcome == "ok" else math.inf
+        return 0.0 if value is None else min(value / self.target_ms, 2.0)
+
 
 def expanded(texts: Sequence[str]) -> tuple[str, ...]:
     """Return objectives with every preset's name replaced by what it stands for."""
