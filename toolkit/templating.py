@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import shlex
 from collections.abc import Mapping
 from pathlib import Path
@@ -22,6 +23,7 @@ def directory() -> Path:
     return packed if packed.is_dir() else Path(__file__).parents[1] / "templates"
 
 
+@functools.cache  # and with it the templates that it has compiled
 def environment(user_templates: Path | None = None) -> jinja2.Environment:
     """Return the environment: the user's folder first, then ours, file by file; an unset name is an error."""
     import jinja2

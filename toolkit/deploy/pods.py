@@ -21,6 +21,8 @@ PROBE_TIMEOUT_S = 20
 #: Of liveness: five minutes in which the engine answers nobody.
 ALIVE_FAILURES = 10
 KEYS = "/run/trtk-keys/api-keys.json"
+#: On an object whose pods need more than the profile `restricted` allows: why.
+EXCEPTION = "trtk/pod-security-exception"
 PROBE = "/opt/trtk-probe/probe.py"
 SERVER, WORKER = "server", "worker"
 #: GPUs that several pods share have no memory of their own: a fraction of it cannot be counted on.
@@ -117,6 +119,7 @@ def about(spec: DeploySpec) -> dict[str, str]:
         "trtk/quant": spec.model.quant,
         "trtk/build": spec.model.build_id,
         "trtk/sized-by": spec.promise.evidence,
+        EXCEPTION: "the model lies in a folder of the node" if spec.volume.kind == "hostpath" else "",
     }
     return {key: value for key, value in found.items() if value}
 
