@@ -32,11 +32,18 @@ def _below(value: Any, place: str, labels: Mapping[str, str]) -> Iterator[Pod]:
     if isinstance(value, Mapping):
         if isinstance(value.get("containers"), list):
             yield Pod(place=place, labels=labels, spec=value)
-        metadata = value.get("metadata")
-        own = metadata.get("labels") if isinstance(metadata, Mapping) else None
         for key, inner in value.items():
-            inner_labels = own if key == "spec" and isinstance(own, Mapping) else {}
+            inner_labels = _labels_for(key, value)
             yield from _below(inner, f"{place} {key}" if " spec" not in place else f"{place}.{key}", inner_labels)
     elif isinstance(value, list):
         for index, inner in enumerate(value):
             yield from _below(inner, f"{place}[{index}]", {})
+
+
+def _labels_for(key: str, value: Mapping[str, Any]) -> Mapping[str, str]:
+    """Return the labels of a pod below KEY: those beside a template's spec, or KServe's beside the pod itself."""
+    metadata = value.get("metadata")
+    found = value.get("labels") if key in {"template", "worker"} else None
+    if key == "spec" and isinstance(metadata, Mapping):
+        found = metadata.get("labels")
+    return found if isinstance(found, Mapping) else {}

@@ -66,15 +66,24 @@ def _is_found(wanted: Mapping[str, str], pod: Pod) -> bool:
 
 
 def _targets(found: tuple[KubernetesObject, ...]) -> Iterator[Problem]:
-    there = {(one.kind, one.name) for one in found}
+    there = {(one.kind, one.name) for one in found}.union(*(_made_of(one) for one in found))
     for one in found:
         target = (one.document.get("spec") or {}).get("scaleTargetRef")
-        # An adapter is made by its operator, from an object that is here.
-        is_made = isinstance(target, Mapping) and "Adapter" in str(target.get("kind"))
-        if isinstance(target, Mapping) and not is_made and (target.get("kind"), target.get("name")) not in there:
+        if isinstance(target, Mapping) and (target.get("kind"), target.get("name")) not in there:
             yield Problem(
                 place=one.place, says=f"it scales {target.get('kind')}/{target.get('name')}, which is not here"
             )
+
+
+def _made_of(one: KubernetesObject) -> set[tuple[str, str]]:
+    """Return (kind, name) of what an operator makes of an object, and an autoscaler may scale."""
+    spec = one.document.get("spec") or {}
+    if one.kind == "InferenceService":
+        return {("Deployment", f"{one.name}-predictor")}
+    if one.kind == "DynamoGraphDeployment":
+        scaled = [part for part in spec.get("components") or () if part.get("scalingAdapter") is not None]
+        return {("DynamoGraphDeploymentScalingAdapter", f"{one.name}-{part.get('name')}") for part in scaled}
+    return set()
 
 
 def _ports(found: tuple[KubernetesObject, ...], pods: list[Pod]) -> Iterator[Problem]:
