@@ -16,33 +16,31 @@ SHARED = ("monitoring_namespace", "client_namespace", "storage_class", "pull_sec
 
 def settings(*names: str) -> dict[str, Setting]:
     """Return Kubernetes' own settings of these names, and the shared ones."""
-    return {name: manifests.SETTINGS[name] for name in (*names, *SHARED)}
+    return {name: manifests.SETTINGS[name] for name in (*SHARED, *names)}
 
 
-def plain(spec: DeploySpec, *, readers: int) -> DeploySpec:
-    """Return the deployment as plain Kubernetes reads it, with so many pods on its volume; raises for bad settings."""
-    filled = {name: spec.settings.get(name, one.default) for name, one in manifests.SETTINGS.items()}
-    filled["surge"] = filled["surge"] or ("0" if spec.gpu.sm else "1")
-    filled["endpoint_picker"] = filled["endpoint_picker"] or "unused"
-    made = dataclasses.replace(
-        spec,
-        settings=filled,
-        placement=Placement(nodes=1, gpus_per_node=spec.placement.gpus_per_node),
-        replicas=Reasoned(value=readers, reason="each reads the volume"),
-        autoscale=None,
-    )
-    manifests.need_possible(made)
+def plain(spec: DeploySpec) -> DeploySpec:
+    """Return the deployment with all of Kubernetes' settings filled in; raises UsageError for bad ones."""
+    known = {name: spec.settings.get(name, one.default) for name, one in manifests.SETTINGS.items()}
+    made = manifests.with_defaults(dataclasses.replace(spec, settings=known))
+    manifests.need_possible(dataclasses.replace(made, placement=Placement()))
     return made
 
 
 def prepared(spec: DeploySpec, *, readers: int) -> dict[str, str]:
-    """Return what takes the model into its volume: path → text."""
-    return {f"prepare/{name}": text for name, text in manifests.prepared(plain(spec, readers=readers)).items()}
+    """Return what takes the model into a volume that so many pods read: path → text."""
+    made = dataclasses.replace(
+        plain(spec),
+        placement=Placement(),
+        replicas=Reasoned(value=readers, reason="each reads the volume"),
+        autoscale=None,
+    )
+    return {f"prepare/{name}": text for name, text in manifests.prepared(made).items()}
 
 
 def prepare(spec: DeploySpec) -> tuple[Step, ...]:
     """Return how the model gets there."""
-    return steps.prepare(plain(spec, readers=1))
+    return steps.prepare(dataclasses.replace(plain(spec), placement=Placement()))
 
 
 def pod_values(spec: DeploySpec) -> dict[str, Any]:
