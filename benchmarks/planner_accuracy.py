@@ -3,6 +3,7 @@
     python benchmarks/planner_accuracy.py                  # every split, and batch 1
     python benchmarks/planner_accuracy.py --worst 20       # and the worst rows
     python benchmarks/planner_accuracy.py --data FILE.csv  # the shipped constants on other figures, same columns
+    python benchmarks/planner_accuracy.py --file-alone     # splits of published_throughput.csv alone
 
 Each split leaves one release, card or model size out of the fit and predicts it. Cards are compared within an
 architecture; an architecture that is left out whole has only data/priors.toml to stand on and is a table of its own.
@@ -21,7 +22,7 @@ from pathlib import Path
 import numpy as np
 import planner_online
 import planner_single_stream
-from planner_rows import DATA, EXCLUDED, Row, read
+from planner_rows import DATA, EXCLUDED, Row, read, read_all, read_unseen
 from planner_system import TAIL, System, system_of
 
 from toolkit import speeds
@@ -143,18 +144,26 @@ def with_doubt(constants: SpeedConstants, rows: Sequence[Row], system: System) -
             ]
             errors[f"{name}_{key}_median"] = round(statistics.median(some), 4)
             errors[f"{name}_{key}_mean"] = round(statistics.mean(some), 4)
+    alone = _held_of_file_alone(rows, doubts)
     for key, is_one in (("residual_one", True), ("residual_many", False)):
-        some = [row for held in by_split.values() for row in held if row.row.is_one_gpu is is_one]
+        some = [row for held in (*by_split.values(), *alone) for row in held if row.row.is_one_gpu is is_one]
         # What every row would need besides what the constants explain; the quantile of it covers as many.
         needed = [(row.log_error / EIGHTY_PERCENT) ** 2 - row.log_sd**2 + log_sd[key] ** 2 for row in some]
         log_sd[key] = round(math.sqrt(max(0.0004, sorted(needed)[int(WANTED_COVERAGE * len(needed))])), 4)
     return dataclasses.replace(constants, log_sd=log_sd, errors=errors)
 
 
-def on_other_figures(path: Path, constants: SpeedConstants) -> list[Held]:
-    """Return the rows of a file as the shipped constants predict them."""
+def _held_of_file_alone(rows: Sequence[Row], doubts: Sequence[float]) -> list[list[Held]]:
+    """Return the same splits of the first tables alone: without later ones, a release is further from all others."""
+    count = len(read())
+    system = system_of(rows[:count], speeds.read(PRIORS))
+    return [held_out(rows[:count], system, SPLITS[name], doubts[:count]) for name in ("release", "card", "size")]
+
+
+def on_other_figures(rows: Iterable[Row], constants: SpeedConstants) -> list[Held]:
+    """Return rows as the shipped constants predict them."""
     found = []
-    for row in read(path):
+    for row in rows:
         told = speed.predict(row.setup, row.workload, constants=constants).output_tps
         tail = 1.0 + TAIL * min(
             1.0, speed.estimate(row.setup, row.workload, constants=constants).flow.in_flight / row.requests
@@ -179,24 +188,31 @@ def main() -> None:
     """Print the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, help="other figures, with the columns of data/published_throughput.csv")
+    parser.add_argument(
+        "--file-alone", action="store_true", help="splits of data/published_throughput.csv alone, 0.10 to 0.17"
+    )
     parser.add_argument("--worst", type=int, default=0, metavar="N", help="print the N worst rows of each split")
     options = parser.parse_args()
     constants = speeds.constants()
     if options.data:
-        held = on_other_figures(options.data, constants)
+        held = on_other_figures(read(options.data), constants)
         print(f"{'':26}{'one GPU: n  median    mean     p90  covered':>40}   several GPUs")
         print_groups(held)
         print_worst(held, options.worst)
         return
     for (card, ranks), reason in EXCLUDED.items():
         print(f"left out: {card} with tp {ranks}, {reason}")
-    rows = read()
+    rows = read() if options.file_alone else read_all()
     system = system_of(rows, speeds.read(PRIORS))
     doubts = [log_sd_of(row, constants) for row in rows]
     for name, split in SPLITS.items():
         held = held_out(rows, system, split, doubts)
         print_split(name, held)
         print_worst(held, options.worst)
+    print(f"\nreleases that no fit has seen\n{'':26}{'one GPU: n  median    mean     p90  covered':>40}   several GPUs")
+    unseen = on_other_figures(read_unseen(), constants)
+    print_groups([dataclasses.replace(row, group=row.row.release) for row in unseen])
+    print_worst(unseen, options.worst)
     planner_online.main()
     planner_single_stream.main()
 

@@ -17,7 +17,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 import planner_accuracy
-from planner_rows import DATA, Row, read
+from planner_rows import DATA, Row, read_all
 from planner_system import System, system_of
 
 from toolkit import speeds
@@ -42,7 +42,8 @@ def constants_of(system: System, rows: Sequence[Row], *, at: np.ndarray, covaria
         for link in before.links
     )
     named = {"message_start": "start", "step_us": "step", "launch_us": "launch", "sequence_us": "sequence"}
-    named |= {"sampling_us": "sampling", "passes": "passes", "before_0.17": "old"}
+    named |= {"sampling_us": "sampling", "passes": "passes", "before_0.17": "old", "expert_passes": "expert_passes"}
+    named |= {"torch_compute": "torch_compute", "torch_host": "torch_host"}
     inverse = {"mixture": "mixture", "single_query": "single_query"}
     shared = dict(before.shared)
     shared |= {key: _short(before.shared[key] * factor[name]) for key, name in named.items()}
@@ -134,7 +135,7 @@ def _toml(value: object) -> str:
 
 def refitted() -> SpeedConstants:
     """Return the constants that the rows and the priors give, with their doubt."""
-    rows = read()
+    rows = read_all()
     system = system_of(rows, speeds.read(PRIORS))
     at, covariance = system.fit(np.ones(len(rows), bool))
     found = constants_of(system, rows, at=at, covariance=covariance)

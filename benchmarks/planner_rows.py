@@ -23,6 +23,9 @@ from toolkit.specs import GpuSpec, Limits, ModelSpec, QuantRecipe, ServerSetup, 
 
 DATA = Path(__file__).parent / "data"
 PUBLISHED = DATA / "published_throughput.csv"
+#: Further tables; of these, what is fitted to. Figures of the other releases are seen by no fit.
+OTHERS = DATA / "other_throughput.csv"
+ALSO_FITTED = ("0.20.0", "1.2.0")
 #: The cards as the tables name them.
 CARDS = {
     "A100-SXM4-80GB": "a100-80gb-sxm",
@@ -67,6 +70,8 @@ REQUESTS = {
     (20000, 2000): 1000,
 }
 KV_FRACTION = 0.95
+#: Since this release the tables are of the PyTorch backend.
+SINCE_PYTORCH = "0.19"
 #: Rows that are not compared, and why.
 EXCLUDED = {
     ("GH200-120GB", 2): "two GH200 of different machines: slower than one, over a link that the page does not name",
@@ -96,6 +101,16 @@ def read(path: Path = PUBLISHED) -> list[Row]:
     """Return the rows of a CSV file with the columns of published_throughput.csv."""
     with path.open(encoding="utf-8", newline="") as file:
         return list(_rows(csv.DictReader(file)))
+
+
+def read_all() -> list[Row]:
+    """Return the rows that the constants are fitted to."""
+    return [*read(), *(row for row in read(OTHERS) if row.release in ALSO_FITTED)]
+
+
+def read_unseen() -> list[Row]:
+    """Return the rows that no fit has seen."""
+    return [row for row in read(OTHERS) if row.release not in ALSO_FITTED]
 
 
 def _rows(records: Iterator[dict[str, str]]) -> Iterator[Row]:
@@ -189,6 +204,7 @@ def setup_of(
         kv_capacity_tokens=pool / each,
         kv_element_bytes=width,
         tensorrt_llm=release,
+        engine="llmapi" if release >= SINCE_PYTORCH else "trtllm",
     )
 
 

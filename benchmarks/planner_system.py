@@ -17,7 +17,7 @@ from planner_rows import Row
 
 from toolkit.plan import speed
 from toolkit.plan.speed.flow import Line, mean_work
-from toolkit.plan.speed.rates import FP16, Rates, architecture_of, link_of, precision_of
+from toolkit.plan.speed.rates import FP16, PYTORCH, Rates, architecture_of, link_of, precision_of
 from toolkit.plan.speed.steps import Step, parts_of
 from toolkit.specs import SpeedConstants
 
@@ -35,6 +35,9 @@ WIDTHS = {
     "mixture": 0.3,
     "single_query": 0.3,
     "wire": 0.4,
+    "torch_compute": 0.1,
+    "torch_host": 0.5,
+    "expert_passes": 0.7,
     "nuisance": 2.0,
 }
 #: What only the oldest tables have, kept out of the constants: the sampler of 0.10, more ranks before 0.17, and the
@@ -125,19 +128,21 @@ def _parts(estimate: speed.Estimate, row: Row, constants: SpeedConstants) -> Ite
     line, setup = estimate.line, row.setup
     arch = architecture_of(setup.gpu, constants).name
     compute = f"compute:{arch}:{precision_of(setup.recipe, setup.gpu)}"
+    torch = ("torch_compute", "torch_host") if setup.engine == PYTORCH else ()
     keys = {
         "weight_byte": (f"bandwidth:{arch}",),
         "kv_byte": (f"kv:{arch}",),
         "kv_element": ("single_query",),
-        "flop": (compute,),
-        "expert_flop": (compute, "mixture"),
+        "flop": (compute, *torch[:1]),
+        "expert_flop": (compute, "mixture", *torch[:1]),
         "head_flop": (f"compute:{arch}:{FP16}",),
         "attention_flop": (f"attention:{arch}",),
         "token": ("passes",),
+        "expert_token": ("expert_passes",),
         "message": ("start",),
         "wire_token": (f"wire:{link_of(setup.gpu, constants).name.rstrip('345')}",),
-        "step": ("step",),
-        "launch": ("launch",),
+        "step": ("step", *torch[1:]),
+        "launch": ("launch", *torch[1:]),
         "sequence": ("sequence",),
         "vocabulary": ("sampling",),
     }

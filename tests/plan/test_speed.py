@@ -207,7 +207,8 @@ def test_a_window_bounds_what_a_long_context_costs():
 def test_what_no_figure_stands_behind_is_called_extrapolated():
     assert predict(setup("h100-sxm", "fp8"), load()).provenance == FITTED
     assert predict(setup("a4500", "int4"), load()).provenance == EXTRAPOLATED
-    assert predict(setup("b200", "nvfp4"), load()).provenance == EXTRAPOLATED
+    assert predict(setup("b200", "nvfp4"), load()).provenance == FITTED
+    assert predict(setup("b200", "int4"), load()).provenance == EXTRAPOLATED
     sure, unsure = (predict(setup(*pair), load()).output_tps for pair in (("h100-sxm", "fp8"), ("a4500", "int4")))
     assert unsure.high / unsure.mid > sure.high / sure.mid
 

@@ -11,41 +11,69 @@ import pytest
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 
 
-@pytest.fixture(scope="module")
-def tables():
+TITLES = (
+    "leave one .*? out",
+    "one sequence, .*? out",
+    "latencies under a rate, nothing fitted",
+    "releases that no fit has seen",
+)
+
+
+def printed(*arguments):
     """What `python benchmarks/planner_accuracy.py` prints, by split."""
     sys.path.insert(0, str(BENCHMARKS))
+    said, before = io.StringIO(), sys.argv
+    sys.argv = ["planner_accuracy.py", *arguments]
     try:
         import planner_accuracy
 
-        said, arguments = io.StringIO(), sys.argv
-        sys.argv = ["planner_accuracy.py"]
         with contextlib.redirect_stdout(said):
             planner_accuracy.main()
-        sys.argv = arguments
     finally:
         sys.path.remove(str(BENCHMARKS))
-    parts = re.split(
-        r"^(leave one .*? out|one sequence, .*? out|latencies under a rate, nothing fitted)\b.*$",
-        said.getvalue(),
-        flags=re.MULTILINE,
-    )
+        sys.argv = before
+    parts = re.split(rf"^({'|'.join(TITLES)})\b.*$", said.getvalue(), flags=re.MULTILINE)
     return dict(zip(parts[1::2], parts[2::2], strict=True))
 
 
-def totals(table):
-    """(rows, median, mean, p90, covered) of one GPU and of several, from a table's first line for all."""
-    line = next(line for line in table.splitlines() if line.startswith("all"))
+@pytest.fixture(scope="module")
+def tables():
+    """Of all rows."""
+    return printed()
+
+
+@pytest.fixture(scope="module")
+def first_tables():
+    """Of releases 0.10 to 0.17 alone."""
+    return printed("--file-alone")
+
+
+def totals(table, name="all"):
+    """(rows, median, mean, p90, covered) of one GPU and of several, from a table's first line of a name."""
+    line = next(line for line in table.splitlines() if line.startswith(name)).removeprefix(name)
     numbers = [float(number) for number in re.findall(r"[\d.]+", line)]
     return numbers[:5], numbers[5:10]
 
 
 @pytest.mark.parametrize("split", ["release", "card", "size"])
-def test_throughput_held_out_keeps_the_bars(tables, split):
-    one, several = totals(tables[f"leave one {split} out"])
+def test_throughput_held_out_keeps_the_bars(tables, first_tables, split):
+    for found in (tables, first_tables):
+        one, several = totals(found[f"leave one {split} out"])
+        assert one[1] <= 6
+        assert one[2] <= 10
+        assert several[2] <= 15
+
+
+def test_releases_that_no_fit_has_seen_keep_the_bars(tables):
+    """0.14, and 0.21 with its PyTorch backend, B200 and GB200."""
+    one, several = totals(tables["releases that no fit has seen"])
+    assert one[0] + several[0] == 440
     assert one[1] <= 6
     assert one[2] <= 10
     assert several[2] <= 15
+    assert totals(tables["releases that no fit has seen"], "0.21.0")[0][2] <= 10
+    covered = (one[0] * one[4] + several[0] * several[4]) / (one[0] + several[0])
+    assert 75 <= covered <= 90
 
 
 @pytest.mark.parametrize("split", ["release", "card", "size"])
@@ -57,7 +85,7 @@ def test_intervals_of_eighty_percent_hold_75_to_90(tables, split):
 def test_every_row_is_in_every_split_but_those_that_are_named(tables):
     for split in ("release", "size"):
         one, several = totals(tables[f"leave one {split} out"])
-        assert one[0] + several[0] == 622 - 8
+        assert one[0] + several[0] == 622 - 8 + 208
 
 
 def test_batch_one_on_a_model_that_the_card_did_not_show_keeps_its_bar(tables):

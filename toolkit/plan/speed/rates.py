@@ -30,6 +30,8 @@ PRECISIONS = {
     "W8A8_SQ_PER_CHANNEL": INT8,
     "NVFP4": FP4,
 }
+#: The toolchain whose models PyTorch runs: other kernels, and a slower host in front of them.
+PYTORCH = "llmapi"
 #: A vocabulary of which the cost of sampling was measured.
 MEASURED_VOCAB = 128256
 ACTIVATION_BYTES = 2
@@ -47,6 +49,7 @@ class Rates:
     head_flop: float
     attention_flop: float
     token: float  # what is done to a token besides products, all layers
+    expert_token: float  # the same, for the copies of it that its experts read and write
     message: float  # every step: all-reduces of all layers
     wire_token: float  # a token's bytes on the wire, all layers
     step: float
@@ -105,6 +108,10 @@ def basis_of(setup: ServerSetup, shape: Shape, constants: SpeedConstants) -> Bas
     is_widened = precision == FP16 and setup.recipe.weight_bits < 16
     if is_widened:
         flop *= shared["dequantization"]
+    host = 1.0
+    if setup.engine == PYTORCH:
+        flop *= shared["torch_compute"]
+        host = shared["torch_host"]
     head = 1.0 / (peak_fp16 * architecture.compute[FP16] * power_share(gpu, architecture))
     rates = Rates(
         weight_byte=1.0 / (bandwidth * architecture.bandwidth),
@@ -115,8 +122,9 @@ def basis_of(setup: ServerSetup, shape: Shape, constants: SpeedConstants) -> Bas
         head_flop=head,
         attention_flop=1.0 / (peak_fp16 * architecture.attention * power_share(gpu, architecture)),
         token=shared["passes"] * shape.layers * shape.hidden * ACTIVATION_BYTES / bandwidth * (0.3 + 0.7 / shape.tp),
-        step=shared["step_us"] * MICRO,
-        launch=shared["launch_us"] * MICRO * shape.layers,
+        expert_token=shared["expert_passes"] * shape.expert_rows * shape.hidden * ACTIVATION_BYTES / bandwidth,
+        step=shared["step_us"] * MICRO * host,
+        launch=shared["launch_us"] * MICRO * shape.layers * host,
         sequence=shared["sequence_us"] * MICRO,
         vocabulary=shared["sampling_us"] * MICRO * shape.vocab / MEASURED_VOCAB,
         slowdown=_slowdown(setup.tensorrt_llm, constants),
@@ -163,7 +171,7 @@ def calibrated(basis: Basis, found: Calibration, setup: ServerSetup) -> Basis:
         "slowdown": 1.0,
     }
     if gpu.is_cpu:
-        rates |= {"sequence": 0.0, "vocabulary": 0.0, "token": 0.0, "kv_element": 0.0}
+        rates |= {"sequence": 0.0, "vocabulary": 0.0, "token": 0.0, "expert_token": 0.0, "kv_element": 0.0}
     log_sd = dict.fromkeys(basis.log_sd, found.log_sd)
     log_sd["communication"] = basis.log_sd["communication"]
     return Basis(rates=Rates(**rates), log_sd=log_sd, provenance_rows=len(found.points), is_precision_seen=True)
@@ -235,6 +243,7 @@ def _host_basis(shared: Mapping[str, float], shape: Shape) -> Basis:
         head_flop=flop,
         attention_flop=flop,
         token=0.0,
+        expert_token=0.0,
         message=0.0,
         wire_token=0.0,
         step=shared["host_step_us"] * MICRO,

@@ -25,6 +25,7 @@ class Shape:
     dense_parameters: float
     expert_parameters: float  # of one expert, in all layers of the stage
     experts: int  # held by this rank; 0: no mixture
+    expert_rows: float  # of a token that are gathered for its experts and scattered again, in all layers of the stage
     top_k: float  # of those, chosen for a token, mean
     weight_bytes: float  # of a parameter, scales included
     head_parameters: float
@@ -97,6 +98,7 @@ def shape_of(setup: ServerSetup) -> Shape:
         dense_parameters=dense,
         expert_parameters=mixtures * expert,
         experts=held,
+        expert_rows=mixtures * chosen,
         top_k=chosen,
         weight_bytes=_weight_bytes(setup.recipe),
         head_parameters=model.vocab_size * model.hidden_size / limits.tp,

@@ -68,7 +68,7 @@ def parts_of(shape: Shape, rates: Rates, step: Step) -> dict[str, float]:
         "linears": linears + head,
         "attention": attention,
         "kv": step.sequences * per_key,
-        "elementwise": tokens * rates.token,
+        "elementwise": tokens * (rates.token + rates.expert_token),
         "messages": rates.message * stages,
         "wire": tokens * rates.wire_token,
         "launches": rates.launch * stages,
