@@ -125,7 +125,7 @@ def _of_peak(tflops: float, setup: ServerSetup) -> str:
 
 def _measured(endpoint: Endpoint, plan: BuildPlan) -> list[CalibrationPoint]:
     from toolkit import bench, calibration
-    from toolkit.cli.bench import shown_live
+    from toolkit.cli import live
     from toolkit.specs import LoadProfile
 
     points = []
@@ -143,7 +143,7 @@ def _measured(endpoint: Endpoint, plan: BuildPlan) -> list[CalibrationPoint]:
             warmup_requests=load.concurrency,
             seed=number,  # other prompts in each run, or the prefix cache would answer
         )
-        with shown_live() as watch:
+        with live.shown() as watch:
             run = bench.run(profile, watch=watch)
         report = bench.summarise(run, bench.environment()).document
         for warning in report["warnings"]:

@@ -110,7 +110,7 @@ def ask(endpoint: Endpoint, folder: Path) -> tuple[str, str]:
 def load_test(endpoint: Endpoint, name: str) -> tuple[BenchReport, Path]:
     """Load-test over gRPC streaming; write reports/NAME."""
     from toolkit import bench, workspace
-    from toolkit.cli.bench import shown_live
+    from toolkit.cli import live
 
     profile = LoadProfile(
         url=f"grpc://{endpoint.grpc_url}",
@@ -120,7 +120,7 @@ def load_test(endpoint: Endpoint, name: str) -> tuple[BenchReport, Path]:
         osl=OSL,
         warmup_requests=CONCURRENCY // 4,
     )
-    with shown_live() as watch:
+    with live.shown() as watch:
         run = bench.run(profile, watch=watch)
     if not run.records:
         raise KeyboardInterrupt
