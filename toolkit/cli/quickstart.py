@@ -136,12 +136,12 @@ def curl_line(endpoint: Endpoint, prompt: str) -> str:
 
 def say(answer: str, report: BenchReport, page: Path, *, curl: str, python: str, stop: str | None) -> None:
     """Print what happened and how to go on."""
-    from toolkit.cli.bench import show
+    from toolkit.cli import bench_view
 
     output.text(f"Q: {QUESTION}")
     output.text(f"A: {answer.strip()}")
     output.text()
-    show(report.document, page)
+    bench_view.show(report.document, page)
     output.text()
     output.text("Talk to it with curl:")
     output.text(f"  {curl}")
