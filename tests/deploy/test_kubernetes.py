@@ -311,6 +311,11 @@ def test_the_llm_api_goes_over_nodes_with_dynamo():
     assert "dynamo" in refused.value.hint
 
 
+def test_an_engine_whose_ranks_count_on_other_nodes_is_refused():
+    with pytest.raises(PlanInfeasible, match="count on nodes of 8 GPUs; these have 4"):
+        deploy.render(kubernetes(tp=8, nodes=2))
+
+
 # OpenAI's clients.
 
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import math
+import re
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from toolkit.cli import deploy_options, deploy_sizing
+from toolkit.cli import deploy_budgets, deploy_options, deploy_sizing
 from toolkit.errors import PlanInfeasible, UsageError
 from toolkit.specs import (
     Budgets,
@@ -20,8 +22,6 @@ from toolkit.specs import (
     EngineManifest,
     GpuSpec,
     Placement,
-    Promise,
-    Reasoned,
 )
 
 if TYPE_CHECKING:
@@ -30,38 +30,40 @@ if TYPE_CHECKING:
 
 #: uid:gid of the images' own user; the same wherever this runs.
 UID = GID = 1000
-#: Threads of Triton, tokenizers and HTTP beside a GPU, and for each rank.
-CPUS, CPUS_PER_RANK = 2, 2
-#: Of the CPU engine, where nobody says otherwise.
-CPUS_OF_CPU_ENGINE = 4
-GIB = 1 << 30
-#: A CUDA context, Python and its libraries, in each rank and in the server.
-HOST_BYTES_PER_PROCESS = 3 * GIB
-#: trtllm-build holds the weights, and a copy while TensorRT lays them out.
-COMPILE_COPIES = 2.5
-#: The longest that a request is waited for when a server is told to stop.
-DRAIN_LEAST_S, DRAIN_MOST_S = 15, 600
 OPENAI_PORT = 9000
+#: https://pkg.go.dev/github.com/distribution/reference: registry, path, tag and digest.
+IMAGE = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9._:-]*(/[a-z0-9][a-z0-9._-]*)*(:[\w.-]{1,128})?(@sha256:[0-9a-f]{64})?")
 
 
 def spec_of(target: Target, engine: Path, options: dict[str, Any]) -> DeploySpec:
-    """Return what is deployed; raises before anything is written where it cannot be."""
+    """Return what is deployed, of a folder or a bundle; raises before anything is written where it cannot be."""
+    from toolkit.engine import bundle_archive
+
+    if engine.is_file() and engine.name.endswith(bundle_archive.SUFFIX):
+        with tempfile.TemporaryDirectory(prefix="trtk-deploy-") as folder:
+            return _spec_of(target, bundle_archive.outline(engine, Path(folder)), options)
+    return _spec_of(target, _folder(engine), options)
+
+
+def _spec_of(target: Target, engine: Path, options: dict[str, Any]) -> DeploySpec:
     from toolkit import __version__
     from toolkit.deploy import names
     from toolkit.serve import allowances, targets
 
     namespace = names.need_label(options["namespace"], "--namespace")
     settings = deploy_options.settings_of(options, target)
-    found = targets.artefact(_folder(engine))
+    found = targets.artefact(engine)
     manifest = _manifest(found)
     plan = _plan(manifest, found)
     name = names.need_label(options["name"], "--name") if options["name"] else names.name_of(found.folder.name)
     model = _model(manifest, plan, found)
     gpu = _card(plan, found, options)
     placement = _placement(model, options)
+    need_image(options["image"], "--image")
+    need_image(options["gateway_image"], "--gateway-image")
     made = deploy_sizing.sized(plan, gpu, model.ranks, options)
     startup_s = math.ceil(allowances.startup_timeout_s(found))
-    budgets = _budgets(model, plan, made.promise, startup_s)
+    budgets = deploy_budgets.budgets_of(model, plan, made.promise, startup_s)
     return DeploySpec(
         target=target.name,
         name=name,
@@ -74,13 +76,19 @@ def spec_of(target: Target, engine: Path, options: dict[str, Any]) -> DeploySpec
         budgets=budgets,
         replicas=made.replicas,
         promise=made.promise,
-        autoscale=deploy_sizing.autoscale_of(made, startup_s, options, kv_use=None),
+        autoscale=deploy_sizing.autoscale_of(made, startup_s, options),
         cost=made.cost,
         is_disaggregated=options["disaggregated"],
         settings=settings,
         release="" if model.is_for_cpu else plan.release.name,
         trtk=__version__,
     )
+
+
+def need_image(image: str | None, option: str) -> None:
+    """Raise UsageError where an image's name is none."""
+    if image and not IMAGE.fullmatch(image):
+        raise UsageError(f"{option} {image!r} is no image.", hint=f"Write {option} REGISTRY/NAME@sha256:…")
 
 
 def _folder(engine: Path) -> Path:
@@ -238,62 +246,3 @@ def _container(found: Artefact, name: str, budgets: Budgets, options: Mapping[st
         openai_port=OPENAI_PORT if is_openai else 0,
         gateway_image=options["gateway_image"] or "",
     )
-
-
-def _budgets(model: DeployedModel, plan: BuildPlan, promise: Promise, startup_s: int) -> Budgets:
-    from toolkit.serve import allowances, containment
-
-    compile_s = None
-    if model.is_deferred and model.kind == "trtllm":
-        seconds = allowances.COMPILE_S + allowances.COMPILE_S_PER_GB * model.loaded_bytes / 1e9
-        compile_s = Reasoned(value=math.ceil(seconds), reason=f"TensorRT compiles {model.loaded_bytes / 1e9:.1f} GB")
-        startup_s -= round(seconds)
-    shm = containment.SHM_BYTES + model.ranks * containment.SHM_BYTES_PER_RANK
-    ranks = f" and 256 MiB for each of {model.ranks} ranks" if model.ranks else ""
-    return Budgets(
-        startup_s=Reasoned(
-            value=startup_s,
-            reason=f"{allowances.BASE_S[model.kind]:.0f} s to start, and {model.loaded_bytes / 1e9:.1f} GB at 100 MB/s",
-        ),
-        compile_s=compile_s,
-        drain_s=_drain(promise),
-        memory_bytes=_memory(model, plan, shm),
-        shm_bytes=Reasoned(value=shm, reason=f"1 GiB for Python's tensors{ranks}"),
-        cpus=_cpus(model),
-    )
-
-
-def _drain(promise: Promise) -> Reasoned:
-    """Return how long requests in flight may go on: twice what a mean one takes under the load."""
-    if not promise.tpot_ms:
-        return Reasoned(value=DRAIN_LEAST_S, reason="nobody has said how long an answer takes")
-    each_s = ((promise.ttft_ms or 0) + promise.osl * promise.tpot_ms) / 1000
-    seconds = min(DRAIN_MOST_S, max(DRAIN_LEAST_S, math.ceil(2 * each_s)))
-    return Reasoned(value=seconds, reason=f"an answer of {promise.osl:.0f} tokens takes {each_s:.1f} s under the load")
-
-
-def _memory(model: DeployedModel, plan: BuildPlan, shm: int) -> Reasoned:
-    from toolkit.plan import memory
-
-    if model.is_for_cpu:
-        held = plan.weights_bytes + plan.kv_bytes + memory.CPU_RUNTIME_BYTES
-        total = math.ceil(1.2 * held + shm)
-        parts = f"weights {_gib(plan.weights_bytes)}, KV cache {_gib(plan.kv_bytes)}, the engine, a fifth more"
-    else:
-        total = math.ceil(1.2 * model.loaded_bytes + (model.ranks + 1) * HOST_BYTES_PER_PROCESS + shm)
-        parts = f"{_gib(model.loaded_bytes)} read on the way to the GPU, {model.ranks + 1} processes of 3 GiB"
-        if model.is_deferred and model.kind == "trtllm":
-            total = max(total, math.ceil(COMPILE_COPIES * model.loaded_bytes + HOST_BYTES_PER_PROCESS + shm))
-            parts += ", or what compiling holds"
-    return Reasoned(value=math.ceil(total / GIB) * GIB, reason=f"{parts}, and /dev/shm")
-
-
-def _cpus(model: DeployedModel) -> Reasoned:
-    if model.is_for_cpu:
-        return Reasoned(value=CPUS_OF_CPU_ENGINE, reason="the engine takes what it gets; it was sized for as many")
-    count = CPUS + CPUS_PER_RANK * model.ranks
-    return Reasoned(value=count, reason=f"two for Triton, two for each of {model.ranks} ranks")
-
-
-def _gib(size: float) -> str:
-    return f"{size / GIB:.1f} GiB"

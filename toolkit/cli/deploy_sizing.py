@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 from toolkit.cli import deploy_options, plan_options
 from toolkit.errors import PlanInfeasible, UsageError
@@ -47,6 +48,7 @@ class Sized:
     promise: Promise
     replicas: Reasoned
     cost: Cost | None
+    kv_use: float | None  # of one server under its load
 
 
 def sized(plan: BuildPlan, gpu: GpuSpec, ranks: int, options: dict[str, Any]) -> Sized:
@@ -64,10 +66,11 @@ def sized(plan: BuildPlan, gpu: GpuSpec, ranks: int, options: dict[str, Any]) ->
         tpot_ms=load.tpot_ms,
         output_tps=load.output_tps,
     )
-    return Sized(promise=promise, replicas=replicas, cost=_cost(gpu, ranks * replicas.whole, load, options))
+    cost = _cost(gpu, ranks * replicas.whole, load, options)
+    return Sized(promise=promise, replicas=replicas, cost=cost, kv_use=load.kv_use)
 
 
-def autoscale_of(made: Sized, startup_s: int, options: dict[str, Any], *, kv_use: float | None) -> Autoscale | None:
+def autoscale_of(made: Sized, startup_s: int, options: dict[str, Any]) -> Autoscale | None:
     """Return when there are more servers, where that is asked for; raises UsageError where nothing could be read."""
     if not options["autoscale"]:
         if options["prometheus"]:
@@ -76,6 +79,7 @@ def autoscale_of(made: Sized, startup_s: int, options: dict[str, Any], *, kv_use
     fewest, most = deploy_options.range_of(options["autoscale"])
     if options["replicas"]:
         raise UsageError("--replicas and --autoscale both say how many servers.", hint="Leave one out.")
+    _need_address(options["prometheus"])
     if options["autoscaler"] == "keda" and not options["prometheus"]:
         raise UsageError(
             "--autoscale has no metrics to go by: nobody said where Prometheus answers.",
@@ -87,10 +91,26 @@ def autoscale_of(made: Sized, startup_s: int, options: dict[str, Any], *, kv_use
         min_replicas=Reasoned(value=fewest, reason="asked for"),
         max_replicas=Reasoned(value=most, reason="asked for"),
         waiting=_waiting(made.promise),
-        kv_use=_kv_use(kv_use),
+        kv_use=_kv_use(made.kv_use),
         cooldown_s=Reasoned(value=cooldown, reason=f"a server that goes takes up to {startup_s} s to come back"),
         prometheus_url=options["prometheus"] or "",
     )
+
+
+def _need_address(url: str | None) -> None:
+    """Raise UsageError where an address is none, or has a password in it: it is written down in plain text."""
+    if url is None:
+        return
+    split = urlsplit(url)
+    if split.scheme not in {"http", "https"} or not split.hostname or any(ord(one) <= 32 for one in url):
+        raise UsageError(
+            f"--prometheus {url!r} is no address.", hint="Write --prometheus http://prometheus.monitoring:9090."
+        )
+    if split.username is not None or split.password is not None or split.query:
+        raise UsageError(
+            "--prometheus has more than an address in it, and would stand in a file that many read.",
+            hint="Write it without, and give KEDA a TriggerAuthentication.",
+        )
 
 
 def _waiting(promise: Promise) -> Reasoned:
@@ -105,7 +125,7 @@ def _waiting(promise: Promise) -> Reasoned:
         count = max(1, math.floor(left_s * rate))
         return Reasoned(
             value=count,
-            reason=f"{rate:.3g} requests/s end on a server; so many are begun within what {slo} leaves",
+            reason=f"{_rate(rate)} requests/s end on a server; so many are begun within what {slo} leaves",
         )
     count = max(1, round(WAITING_SHARE * promise.concurrency.value))
     return Reasoned(value=count, reason=f"a tenth of the {promise.concurrency.whole} in flight; no TTFT was asked for")
@@ -138,13 +158,17 @@ def _replicas(load: Load, options: Mapping[str, Any]) -> Reasoned:
         return Reasoned(value=fewest, reason="the fewest that autoscaling leaves")
     if rate:
         count = math.ceil(rate / (load.rate_rps * UTILISATION))
-        reason = f"{rate:g} requests/s at {UTILISATION:.0%} of the {load.rate_rps:.3g} that one carries"
+        reason = f"{rate:g} requests/s at {UTILISATION:.0%} of the {_rate(load.rate_rps)} that one carries"
         return Reasoned(value=_few(count), reason=f"{reason}, says {load.evidence}")
     if in_flight:
         count = math.ceil(in_flight / load.concurrency)
         reason = f"{in_flight} requests in flight, {load.concurrency} on each, says {load.evidence}"
         return Reasoned(value=_few(count), reason=reason)
     return Reasoned(value=1, reason="nobody said how much comes: --rate or --concurrency does")
+
+
+def _rate(value: float) -> str:
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
 
 
 def _few(count: int) -> int:
@@ -233,7 +257,7 @@ def _slos(slo: Slo) -> tuple[str, ...]:
 
 def measured(report: Path, options: Mapping[str, Any]) -> Load:
     """Return what a load test of one server found."""
-    from toolkit.bench import reading
+    from toolkit.bench import reading, slo
 
     found = reading.read(report)
     document = found.document
@@ -243,26 +267,27 @@ def measured(report: Path, options: Mapping[str, Any]) -> Load:
         raise UsageError(
             f"{report} is not valid: {'; '.join(document['warnings'])}", hint="Measure again with `trtk bench`."
         )
-    missed = [name for name, one in (document.get("slo") or {}).items() if not one.get("met", True)]
+    profile = document["profile"]
+    asked = tuple(options["slos"]) or tuple(profile["slos"])
+    judged = slo.verdicts([slo.parse(one) for one in asked], found.records)
+    missed = [f"{one['name']} of {one['target_ms']:g} ms" for one in judged if one["verdict"] != "met"]
     if missed:
         raise PlanInfeasible(
-            f"{report} missed its own objective {', '.join(missed)}: nothing can be sized by it.",
+            f"{report} missed the objective: {', '.join(missed)}. Nothing can be sized by it.",
             hint="Find the load that it holds: trtk bench --find-max.",
         )
-    profile = document["profile"]
     rate = document["request_throughput_rps"]
-    busy_s = document["e2e_latency_ms"]["mean"] / 1000
     return Load(
         evidence=f"{found.name} (measured)",
         isl=document["input_tokens"] / max(1, document["requests"]["ok"]),
         osl=document["output_tokens"] / max(1, document["requests"]["ok"]),
-        concurrency=max(1, round(rate * busy_s)),
+        concurrency=max(1, round(document["mean_in_flight"])),
         rate_rps=rate,
         output_tps=document["output_token_throughput_tps"],
         ttft_ms=document["ttft_ms"]["p50"],
         tpot_ms=document["tpot_ms"]["p50"],
         kv_use=None,
-        slos=tuple(options["slos"]) or tuple(profile["slos"]),
+        slos=asked,
     )
 
 

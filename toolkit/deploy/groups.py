@@ -6,11 +6,31 @@ import dataclasses
 
 from toolkit.deploy import names, pods
 from toolkit.deploy.pods import Pod
+from toolkit.errors import PlanInfeasible
 from toolkit.specs import DeploySpec
 
 GROUP = "/opt/trtk-group/group.py"
+#: What trtllm-build writes into an engine where nobody says otherwise; the ranks find their cards by it.
+GPUS_PER_NODE = 8
 #: Beside Triton's words stand those of start.py.
 TO_TRITON = "--"
+
+
+def need_possible(spec: DeploySpec) -> None:
+    """Raise PlanInfeasible where the ranks of one server cannot lie on several nodes."""
+    if spec.placement.nodes == 1:
+        return
+    if spec.model.kind != "trtllm":
+        raise PlanInfeasible(
+            f"{spec.model.folder} is for the LLM API, whose ranks Triton starts on one node.",
+            hint="trtk deploy dynamo spreads it over several.",
+        )
+    if spec.placement.gpus_per_node != GPUS_PER_NODE:
+        raise PlanInfeasible(
+            f"The ranks of a compiled engine count on nodes of {GPUS_PER_NODE} GPUs; these have "
+            f"{spec.placement.gpus_per_node}.",
+            hint="Build it with --flow llmapi and deploy dynamo, or with a --tp that one node has.",
+        )
 
 
 def leader(spec: DeploySpec, pod: Pod) -> Pod:

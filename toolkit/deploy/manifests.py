@@ -12,7 +12,7 @@ from typing import Any
 from toolkit import templating
 from toolkit.deploy import groups, names, pods, scaling
 from toolkit.deploy.target import Setting
-from toolkit.errors import PlanInfeasible, UsageError
+from toolkit.errors import UsageError
 from toolkit.specs import DeploySpec, ModelVolume
 
 FOLDER = "deploy/kubernetes"
@@ -101,11 +101,7 @@ def need_possible(spec: DeploySpec) -> None:
     for key, pattern in PATTERNS.items():
         if not re.fullmatch(pattern, settings[key]):
             raise UsageError(f"{key} is {settings[key]!r}, not {pattern}.", hint=f"{key}: {SETTINGS[key].help}.")
-    if spec.placement.nodes > 1 and spec.model.kind != "trtllm":
-        raise PlanInfeasible(
-            f"{spec.model.folder} is for the LLM API, whose ranks Triton starts on one node.",
-            hint="trtk deploy dynamo spreads it over several.",
-        )
+    groups.need_possible(spec)
     if spec.settings["api_keys_secret"] and not spec.container.openai_port:
         raise UsageError("api_keys_secret belongs to --openai.", hint="Add --openai.")
 

@@ -52,11 +52,11 @@ def prepare(spec: DeploySpec) -> tuple[Step, ...]:
     if spec.namespace != "default":
         steps.append(Step(text="The namespace, with what it lets pods do:", command=_namespace(spec)))
     if spec.volume.kind == "pvc":
-        steps.append(Step(text="The model's files, into the claim, once:", command=_into_claim(spec)))
+        steps.append(Step(text=_whence(spec, "into the claim, once"), command=_into_claim(spec)))
     elif spec.volume.kind == "hostpath":
         steps.append(
             Step(
-                text="The model's files, on every node that may run a server:",
+                text=_whence(spec, "on every node that may run a server"),
                 command=f"rsync -a --chmod=D755,F644 {spec.model.folder}/ NODE:{spec.volume.source}/",
             )
         )
@@ -77,6 +77,12 @@ def prepare(spec: DeploySpec) -> tuple[Step, ...]:
             )
         )
     return tuple(steps)
+
+
+def _whence(spec: DeploySpec, where: str) -> str:
+    """Return where the model's files go, and from where."""
+    name = spec.model.folder
+    return f"The model's files, {where}; here where {name}/ is (of a bundle: tar --zstd -xf {name}.tar.zst):"
 
 
 def _namespace(spec: DeploySpec) -> str:

@@ -24,6 +24,8 @@ STEP = "Write the bundle"
 #: Weights hardly compress: a higher level costs time and gains nothing.
 LEVEL = 3
 PROGRAMS = {"start.py"}
+#: What says what is in an archive, and how large the largest of it may be: a list of all files.
+OUTLINE, OUTLINE_BYTES = {"bundle.json", MANIFEST, "start.py"}, 64 << 20
 
 
 def pack(folder: Path, archive: Path, *, progress: Progress = no_progress) -> EngineManifest:
@@ -88,13 +90,43 @@ def entry(name: str, size: int) -> tarfile.TarInfo:
     return made
 
 
-@contextmanager
-def compressed(path: Path) -> Iterator[IO[bytes]]:
-    """Yield a stream that compresses into PATH; the bytes do not depend on how many threads do it."""
+def outline(archive: Path, folder: Path) -> Path:
+    """Write what describes an archive's build below FOLDER, and nothing large; return the built folder's place there.
+
+    The manifest is the last file of an archive: all of it is read.
+    """
+    found: Path | None = None
+    try:
+        with (
+            archive.open("rb") as raw,
+            _zstandard().ZstdDecompressor().stream_reader(raw) as stream,
+            tarfile.open(fileobj=stream, mode="r|") as tar,
+        ):
+            for member in tar:
+                top, _, name = member.name.partition("/")
+                if name in OUTLINE and member.isfile() and slug(top) == top and member.size <= OUTLINE_BYTES:
+                    found = folder / top
+                    found.mkdir(exist_ok=True)
+                    content = tar.extractfile(member)
+                    (found / name).write_bytes(content.read() if content else b"")
+    except (tarfile.TarError, _zstandard().ZstdError, EOFError) as error:
+        raise UsageError(f"{archive} is no bundle: {error}.", hint="`trtk bundle ENGINE` makes one.") from error
+    if found is None or not (found / MANIFEST).is_file():
+        raise UsageError(f"{archive} holds no {MANIFEST}.", hint="`trtk bundle ENGINE` makes a bundle.")
+    return found
+
+
+def _zstandard() -> Any:
     try:
         import zstandard
     except ImportError as error:
         raise MissingError("zstandard is not installed here.", hint="pip install zstandard") from error
-    compressor = zstandard.ZstdCompressor(level=LEVEL, threads=max(1, os.cpu_count() or 1), write_checksum=True)
+    return zstandard
+
+
+@contextmanager
+def compressed(path: Path) -> Iterator[IO[bytes]]:
+    """Yield a stream that compresses into PATH; the bytes do not depend on how many threads do it."""
+    compressor = _zstandard().ZstdCompressor(level=LEVEL, threads=max(1, os.cpu_count() or 1), write_checksum=True)
     with path.open("wb") as raw, compressor.stream_writer(raw, closefd=False) as stream:
         yield stream
