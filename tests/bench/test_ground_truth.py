@@ -39,8 +39,9 @@ def triton(tmp_path_factory):
     """A real tritonserver with a scripted model; each use gives it a script."""
     from toolkit import serve
 
+    state = str(tmp_path_factory.mktemp("state"))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("TRTK_STATE", str(tmp_path_factory.mktemp("state")))
+        patch.setenv("TRTK_STATE", state)
         repository = Path(shutil.copytree(REPOSITORY, tmp_path_factory.mktemp("triton") / "model_repository"))
         http, grpc, metrics = free_ports(3)
         spec = ServeSpec(
@@ -60,6 +61,7 @@ def triton(tmp_path_factory):
             return Scripted(urls, repository / "ensemble" / "log.jsonl")
 
         yield scripted
+        patch.setenv("TRTK_STATE", state)  # each test has had one of its own meanwhile
         serve.stop("scripted")
 
 

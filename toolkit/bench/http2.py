@@ -24,6 +24,7 @@ LARGEST_WINDOW = 2**31 - 1
 DEFAULT_WINDOW = 65_535
 DEFAULT_FRAME_BYTES = 16_384
 FRAME_HEAD_BYTES = 9
+READ_BYTES = 1 << 16
 MESSAGE_HEAD_BYTES = 5
 CONNECT_TIMEOUT_S = 10.0
 DEADLINE_EXCEEDED = "4"
@@ -85,13 +86,14 @@ class Call:
             )
 
 
-class Connection(asyncio.Protocol):
+class Connection(asyncio.BufferedProtocol):
     """One connection, many calls."""
 
     def __init__(self) -> None:
         import hpack
 
         self.is_open = False
+        self._buffer = bytearray(READ_BYTES)  # without it, Python makes a quarter of a megabyte for each read
         self._decoder = hpack.Decoder()
         self._calls: dict[int, Call] = {}
         self._next_id = 1
@@ -123,6 +125,14 @@ class Connection(asyncio.Protocol):
         calls, self._calls = self._calls, {}
         for call in calls.values():
             call.fail(error)
+
+    def get_buffer(self, sizehint: int) -> bytearray:  # noqa: ARG002 - asyncio's name
+        """Say where to read to."""
+        return self._buffer
+
+    def buffer_updated(self, nbytes: int) -> None:
+        """Parse what was read."""
+        self.data_received(bytes(memoryview(self._buffer)[:nbytes]))
 
     def data_received(self, data: bytes) -> None:
         """Take every whole frame; keep the rest."""

@@ -177,7 +177,7 @@ def whole(raw: bytes, now: float, answer: Answer) -> None:
 def document_of(raw: bytes) -> dict[str, Any]:
     """Return a JSON object."""
     try:
-        document = json.loads(raw)
+        document = json.loads(raw.decode())  # of bytes it would guess the encoding first
     except ValueError as error:
         raise SendFailed("bad_response", f"An event is not JSON: {raw[:80]!r}.") from error
     if not isinstance(document, dict):

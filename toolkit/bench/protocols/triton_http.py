@@ -75,7 +75,7 @@ class HttpSession:
 def take(data: bytes, now: float, answer: Answer) -> None:
     """Read one event into ANSWER; Triton may send an error after a 200."""
     try:
-        event = json.loads(data)
+        event = json.loads(data.decode())  # of bytes it would guess the encoding first
     except ValueError as error:
         raise SendFailed("bad_response", f"An event is not JSON: {data[:80]!r}.") from error
     if not isinstance(event, dict):
