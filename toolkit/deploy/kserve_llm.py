@@ -52,6 +52,7 @@ def values_of(spec: DeploySpec, values: Mapping[str, Any]) -> dict[str, Any]:
         "arguments": [f"{spec.container.model_path}/checkpoint", model, str(limits.tp), str(limits.pp)],
         "service_ports": {"http": PORT},
         "metrics_ports": [],
+        "guarded": "trtllm-serve",
     }
 
 
