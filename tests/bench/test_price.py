@@ -78,13 +78,14 @@ def test_nothing_made_has_no_price():
 
 
 def test_the_input_pays_for_the_time_that_it_takes_alone():
+    two = {"input_tokens": 100, "output_tokens": 2}
     alone = run(
-        dataclasses.replace(request(0.0), input_tokens=100, first_token_s=0.05),
-        dataclasses.replace(request(0.0), input_tokens=100, first_token_s=0.04),
+        dataclasses.replace(request(0.0), first_token_s=0.06, last_token_s=0.07, **two),
+        dataclasses.replace(request(0.0), first_token_s=0.05, last_token_s=0.06, **two),
         dataclasses.replace(request(0.0, outcome="failed"), first_token_s=0.001),
     )
     per_token = price.input_s_per_token(alone)
-    assert per_token == pytest.approx(0.04 / 100)
+    assert per_token == pytest.approx((0.05 - 0.01) / 100)
     # Three requests of 20 tokens over four seconds.
     loaded = run(request(0.0), request(0.5), request(1.0), input_s_per_token=per_token)
     document = summarise(

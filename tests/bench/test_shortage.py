@@ -44,11 +44,14 @@ def test_what_was_short_is_named(figures, expected):
 
 
 def test_the_evidence_is_in_figures():
-    told = shortage.evidence(document(kv_fraction=0.41, requests_waiting=24.0, requests_max=32.0, gpu_utilization=0.98))
+    told = shortage.evidence(
+        document(kv_fraction=0.41, requests_active=32.0, requests_waiting=24.0, requests_max=32.0, gpu_utilization=0.98)
+    )
     assert told == [
         "the KV cache is 41% full at most",
-        "24 requests wait for 32 places at most",
+        "up to 32 requests are worked on, of 32 places",
+        "up to 24 wait",
         "the GPU is 98% busy at most",
         "the load tester uses 10% of a core",
     ]
-    assert shortage.evidence(document(requests_waiting=0.0))[0] == "nobody waits"
+    assert shortage.evidence(document(requests_waiting=0.0))[1] == "nobody waits"

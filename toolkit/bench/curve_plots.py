@@ -54,11 +54,9 @@ def _by_load(
                 axes.plot(
                     [x for x, _ in points], [y for _, y in points], color=colour, marker="o", markersize=4, label=name
                 )
-        _logarithmic(axes.xaxis, axes.set_xscale, [step.load for step in steps])
+        _at_loads(axes, [step.load for step in steps])
         if is_log:
-            axes.set_yscale("log")
-            for formatted in (axes.yaxis.set_major_formatter, axes.yaxis.set_minor_formatter):
-                formatted(lambda value, _: f"{value:g}")
+            plots.logarithmic(axes)
             axes.legend(loc="lower left", ncols=4, bbox_to_anchor=(0, 1))
         else:
             axes.set_ylim(bottom=0)
@@ -69,13 +67,13 @@ def _by_load(
     return paint
 
 
-def _logarithmic(axis: Any, scale: Callable[[str], None], loads: Sequence[float]) -> None:
+def _at_loads(axes: Any, loads: Sequence[float]) -> None:
     from matplotlib.ticker import FixedLocator, NullLocator
 
-    scale("log")
-    axis.set_major_locator(FixedLocator(loads))
-    axis.set_minor_locator(NullLocator())
-    axis.set_major_formatter(lambda value, _: f"{value:g}")
+    axes.set_xscale("log")
+    axes.xaxis.set_major_locator(FixedLocator(loads))
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
 
 
 def _marks(axes: Any, curve: Curve) -> None:

@@ -152,14 +152,22 @@ def _waiting(rows: Sequence[Row]) -> Callable[[Any], None]:
     def paint(figure: Any) -> None:
         axes = figure.subplots()
         named(axes, [(row.tokens_per_s, row.ttft_p95_ms or 0.0, row.name) for row in rows], SECOND)
-        axes.set_yscale("log")
-        for formatted in (axes.yaxis.set_major_formatter, axes.yaxis.set_minor_formatter):
-            formatted(lambda value, _: f"{value:g}")
+        logarithmic(axes)
         axes.margins(y=0.2)
         axes.set_ylabel("TTFT p95, ms, logarithmic")
         axes.set_xlabel("output tokens/s of the server")
 
     return paint
+
+
+def logarithmic(axes: Any) -> None:
+    """Make the upright axis logarithmic, with plain numbers at 1, 2 and 5 of each decade."""
+    from matplotlib.ticker import LogLocator, NullFormatter
+
+    axes.set_yscale("log")
+    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.yaxis.set_major_formatter(lambda value, _: f"{value:,g}")
+    axes.yaxis.set_minor_formatter(NullFormatter())
 
 
 def named(axes: Any, points: Sequence[tuple[float, float, str]], colour: str) -> None:

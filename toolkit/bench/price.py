@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from toolkit.bench.latency import ttft_ms
+from toolkit.bench.latency import itl_ms, ttft_ms
 from toolkit.bench.runs import Run
 from toolkit.errors import UsageError
 from toolkit.specs import LoadProfile, RequestRecord
@@ -109,9 +109,12 @@ def lone(profile: LoadProfile) -> LoadProfile:
 
 
 def input_s_per_token(alone: Run) -> float | None:
-    """Return the seconds of the server that a token of input takes, from requests that had it for themselves."""
+    """Return the seconds of the server that a token of input takes, from requests that had it for themselves.
+
+    The first token comes a step of the engine after the input, and such a step is the gap to the second.
+    """
     found = [
-        first / 1000 / record.input_tokens
+        max(first - (itl_ms(record) or 0.0), 0.0) / 1000 / record.input_tokens
         for record in alone.records
         if record.outcome == "ok" and record.input_tokens and (first := ttft_ms(record)) is not None
     ]

@@ -70,8 +70,9 @@ def evidence(document: Mapping[str, Any]) -> list[str]:
         said.append(f"the KV cache is {fraction:.0%} full at most")
     if (waiting := peak.get("requests_waiting")) is not None:
         places = peak.get("requests_max")
-        of = f" for {places:.0f} places" if places else ""
-        said.append(f"{waiting:.0f} requests wait{of} at most" if waiting else f"nobody waits{of}")
+        of = f", of {places:.0f} places" if places else ""
+        busy = f"up to {peak.get('requests_active') or 0:.0f} requests are worked on{of}"
+        said += [busy, f"up to {waiting:.0f} wait" if waiting else "nobody waits"]
     said += [
         f"the {name} is {peak[key]:.0%} busy at most"
         for name, key in (("GPU", "gpu_utilization"), ("CPU", "cpu_utilization"))

@@ -120,7 +120,7 @@ def sentences(curve: Curve) -> list[str]:
 
 
 def _show(curve: Curve, page: Path) -> None:
-    columns = (UNITS[curve.what], "tokens/s", "req/s", "TTFT p50", "p95", "ITL p50", "p95", "failed", "")
+    columns = (UNITS[curve.what], "tokens/s", "req/s", "TTFT p50", "TTFT p95", "ITL p95", "")
     rows = [
         [
             f"{step.load:g}",
@@ -128,10 +128,8 @@ def _show(curve: Curve, page: Path) -> None:
             f"{step.requests_per_s:,.2f}",
             _ms(step.ttft_p50_ms),
             _ms(step.ttft_p95_ms),
-            _ms(step.itl_p50_ms),
             _ms(step.itl_p95_ms),
-            f"{step.failed_share:.0%}" if step.failed_share else "",
-            mark_of(curve, step.load),
+            mark_of(curve, step) + (f" {step.failed_share:.0%} failed" if step.failed_share else ""),
         ]
         for step in curve.steps
     ]
@@ -141,11 +139,11 @@ def _show(curve: Curve, page: Path) -> None:
     output.text(f"page  {page}")
 
 
-def mark_of(curve: Curve, load: float) -> str:
+def mark_of(curve: Curve, step: Step) -> str:
     """Return what a load is on the curve."""
-    if curve.cliff and load == curve.cliff.first_bad:
+    if curve.cliff and step.load == curve.cliff.first_bad:
         return "cliff"
-    return "knee" if curve.is_knee_inside and load == curve.knee else ""
+    return "knee" if curve.is_knee_inside and step.load == curve.knee else ""
 
 
 def _ms(value: float | None) -> str:
