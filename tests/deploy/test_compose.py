@@ -6,84 +6,18 @@ import re
 import pytest
 import yaml
 
+from tests.deploy import deployments
+from tests.deploy.deployments import because
 from toolkit import deploy, validation
 from toolkit.deploy.targets import compose
 from toolkit.errors import PlanInfeasible, UsageError
-from toolkit.specs import (
-    Budgets,
-    DeployedContainer,
-    DeployedGpu,
-    DeployedModel,
-    DeploySpec,
-    Limits,
-    ModelVolume,
-    Placement,
-    Promise,
-    Reasoned,
-)
 
-DIGEST = "nvcr.io/nvidia/tritonserver@sha256:" + "d" * 64
-FLOWS = {"engine": "trtllm", "llmapi": "llmapi", "openvino": "openvino"}
+FLOWS = ("engine", "llmapi", "openvino")
 
 
-def because(value, reason="a reason"):
-    return Reasoned(value=value, reason=reason)
-
-
-def spec_of(flow, *, tp=1, volume="hostpath", is_deferred=False, openai=0, **settings):
-    is_cpu = flow == "openvino"
-    known = {name: setting.default for name, setting in compose.SETTINGS.items()}
-    return DeploySpec(
-        target="compose",
-        name="llama-a4500",
-        namespace="default",
-        model=DeployedModel(
-            folder="llama-a4500",
-            model="meta-llama/Llama-3.1-8B-Instruct",
-            revision="",
-            kind=FLOWS[flow],
-            flow=flow,
-            quant="int4",
-            build_id="b17d",
-            is_deferred=is_deferred,
-            front_model="ensemble",
-            limits=Limits(max_batch_size=16, max_seq_len=4096, max_num_tokens=2048, tp=tp),
-        ),
-        gpu=DeployedGpu(
-            name="cpu" if is_cpu else "a4500",
-            title="CPU" if is_cpu else "NVIDIA RTX A4500",
-            product="",
-            sm=0 if is_cpu else 86,
-            memory_mib=0 if is_cpu else 20470,
-        ),
-        placement=Placement(nodes=1, gpus_per_node=0 if is_cpu else tp),
-        container=DeployedContainer(
-            image="trtk-cpu" if is_cpu else DIGEST,
-            arguments=("serve", "/engine") if is_cpu else ("python3", "/bundle/start.py", "--", "--id=$x"),
-            environment={"HOME": "/tmp"},
-            uid=1000,
-            gid=1000,
-            model_path="/engine" if is_cpu else "/bundle",
-            engines_path="/engines" if is_deferred else "",
-            openai_port=openai,
-        ),
-        volume=ModelVolume(kind=volume, source="/srv/llama" if volume == "hostpath" else "llama", sub_path=""),
-        budgets=Budgets(
-            startup_s=because(230, "50 s to read"),
-            compile_s=because(1500, "TensorRT compiles 5 GB") if is_deferred else None,
-            drain_s=because(20, "an answer takes 10 s"),
-            memory_bytes=because(24 << 30, "twice the weights"),
-            shm_bytes=because(5 << 28, "1 GiB and a rank"),
-            cpus=because(4, "as many as it was sized for"),
-        ),
-        replicas=because(1, "the load is small"),
-        promise=Promise(
-            evidence="the planner (fitted)", isl=512, osl=128, concurrency=because(8), slos=("ttft=500ms@p95",)
-        ),
-        settings={**known, **settings},
-        release="" if is_cpu else "26.07",
-        trtk="0.1.0",
-    )
+def spec_of(flow, *, openai=0, settings=None, **changes):
+    made = deployments.spec_of("compose", flow, replicas=because(1), settings=settings or {}, **changes)
+    return dataclasses.replace(made, container=dataclasses.replace(made.container, openai_port=openai))
 
 
 def document_of(spec):
@@ -91,24 +25,25 @@ def document_of(spec):
 
 
 def test_the_server_is_the_container_of_trtk_serve_on_loopback_with_its_cards_by_uuid():
-    service = document_of(spec_of("engine", tp=2, gpus="GPU-aaaa,GPU-bbbb"))["services"]["triton"]
+    spec = spec_of("engine", tp=2, deferred=False, settings={"gpus": "GPU-aaaa,GPU-bbbb"})
+    service = document_of(spec)["services"]["triton"]
 
     assert service == {
-        "image": DIGEST,
-        "command": ["python3", "/bundle/start.py", "--", "--id=$$x"],
+        "image": "nvcr.io/nvidia/tritonserver@sha256:" + "d" * 64,
+        "command": list(spec.container.arguments),
         "user": "1000:1000",
         "working_dir": "/tmp",
-        "environment": {"HOME": "/tmp"},
+        "environment": {"HOME": "/tmp", "HF_HUB_OFFLINE": "1", "TRTK_ENGINES": "/engines"},
         "ports": ["127.0.0.1:8000:8000", "127.0.0.1:8001:8001", "127.0.0.1:8002:8002"],
-        "volumes": [{"type": "bind", "source": "/srv/llama", "target": "/bundle", "read_only": True}],
+        "volumes": [{"type": "bind", "source": "/srv/models/demo", "target": "/bundle", "read_only": True}],
         "tmpfs": ["/tmp:rw,exec,nosuid,nodev,mode=1777,size=8g"],
         "read_only": True,
         "cap_drop": ["ALL"],
         "security_opt": ["no-new-privileges:true"],
         "ipc": "private",
-        "shm_size": 5 << 28,
-        "mem_limit": 24 << 30,
-        "memswap_limit": 24 << 30,
+        "shm_size": 2 << 30,
+        "mem_limit": 16 << 30,
+        "memswap_limit": 16 << 30,
         "pids_limit": 4096,
         "ulimits": {"memlock": {"soft": -1, "hard": -1}, "stack": {"soft": 67108864, "hard": 67108864}},
         "deploy": {
@@ -124,7 +59,7 @@ def test_the_server_is_the_container_of_trtk_serve_on_loopback_with_its_cards_by
             "interval": "15s",
             "timeout": "5s",
             "retries": 3,
-            "start_period": "230s",
+            "start_period": "300s",
         },
         "restart": "unless-stopped",
         "stop_grace_period": "45s",
@@ -134,11 +69,12 @@ def test_the_server_is_the_container_of_trtk_serve_on_loopback_with_its_cards_by
 
 
 def test_reasons_stand_beside_the_numbers():
-    text = compose.render(spec_of("engine", is_deferred=True))["compose.yaml"]
+    text = compose.render(spec_of("engine"))["compose.yaml"]
 
-    for reason in ("1 GiB and a rank", "twice the weights", "50 s to read", "TensorRT compiles 5 GB", "takes 10 s"):
-        assert f"{reason}" in text
-    assert "start_period: 1730s" in text
+    for number in ("shm_size", "mem_limit", "start_period", "stop_grace_period"):
+        assert re.search(rf"^    # {number}: (so says the planner|an answer of 256 tokens)", text, re.MULTILINE)
+    assert "once 1200 s more" in text
+    assert "start_period: 1500s" in text
 
 
 def test_cards_that_nobody_named_must_stand_in_env():
@@ -157,7 +93,7 @@ def test_cards_that_nobody_named_must_stand_in_env():
 
 def test_no_service_is_root_has_a_capability_writes_to_its_root_or_listens_beyond_this_machine():
     for flow in FLOWS:
-        for name, service in document_of(spec_of(flow, is_deferred=flow == "engine"))["services"].items():
+        for name, service in document_of(spec_of(flow))["services"].items():
             assert service["cap_drop"] == ["ALL"], name
             assert service["read_only"] is True
             assert service["security_opt"] == ["no-new-privileges:true"]
@@ -167,7 +103,7 @@ def test_no_service_is_root_has_a_capability_writes_to_its_root_or_listens_beyon
 
 
 def test_a_first_starts_engine_is_kept_in_a_volume_that_the_servers_user_owns():
-    document = document_of(spec_of("engine", is_deferred=True))
+    document = document_of(spec_of("engine"))
     owner = document["services"]["engines"]
 
     assert (owner["entrypoint"], owner["command"]) == (["chown"], ["1000:1000", "/engines"])
@@ -181,9 +117,15 @@ def test_a_docker_volume_holds_the_model_where_it_was_named():
     document = document_of(spec_of("llmapi", volume="pvc"))
 
     assert document["services"]["triton"]["volumes"] == [
-        {"type": "volume", "source": "model", "target": "/bundle", "read_only": True}
+        {
+            "type": "volume",
+            "source": "model",
+            "target": "/bundle",
+            "read_only": True,
+            "volume": {"subpath": "demo"},
+        }
     ]
-    assert document["volumes"]["model"] == {"name": "llama", "external": True}
+    assert document["volumes"]["model"] == {"name": "models", "external": True}
 
 
 def test_prometheus_and_grafana_watch_this_server():
@@ -200,8 +142,8 @@ def test_prometheus_and_grafana_watch_this_server():
 
 
 CASES = [
-    {"flow": "engine", "tp": 1},
-    {"flow": "engine", "tp": 2, "volume": "pvc", "is_deferred": True},
+    {"flow": "engine", "deferred": False},
+    {"flow": "engine", "tp": 2, "volume": "pvc"},
     {"flow": "llmapi", "tp": 2, "volume": "pvc"},
     {"flow": "openvino", "openai": 9000},
 ]

@@ -67,12 +67,14 @@ def deploy(
 def write(target: str, engine: Path, folder: Path | None, options: dict[str, Any], *, as_json: bool) -> None:
     """Render one deployment and put it in its place."""
     from toolkit import deploy as room
+    from toolkit import validation
     from toolkit.cli import deploy_making, deploy_writing
     from toolkit.specs import to_json
 
     found = room.pick(target)
     spec = deploy_making.spec_of(found, engine, options)
     texts = room.render(spec)
+    validation.need_no_secrets(texts)
     place = folder or Path("deploy") / spec.name
     happened = ""
     if not options["dry_run"]:

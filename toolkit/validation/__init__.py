@@ -2,6 +2,7 @@
 
 from toolkit.validation.examining import Result, catalogue, examine
 from toolkit.validation.folder import Folder
+from toolkit.validation.secret_shapes import need_none as need_no_secrets
 from toolkit.validation.validator import FAILED, NOT_CHECKED, NOTHING, PASSED, Outcome, Problem, Validator
 
 __all__ = [
@@ -16,4 +17,5 @@ __all__ = [
     "Validator",
     "catalogue",
     "examine",
+    "need_no_secrets",
 ]

@@ -9,15 +9,12 @@ from typing import Any
 from toolkit import monitoring, templating
 from toolkit.containers import ContainerSpec, Mount, Published, compose_service, hardening
 from toolkit.deploy.guide import Guide, Step, readme
+from toolkit.deploy.scaling import CPU_RELEASE, EXPORTERS
 from toolkit.deploy.target import Setting, Target
 from toolkit.errors import PlanInfeasible, UsageError
 from toolkit.specs import ContainerOptions, DeploySpec
 
 LOOPBACK = "127.0.0.1"
-#: Of the embedded Triton, which knows no newer metrics.
-CPU_RELEASE = "24.10"
-#: What a flow's server exports, as toolkit.monitoring calls it.
-EXPORTERS = {"openvino": "cpu", "engine": "engine", "llmapi": "llmapi"}
 READY = "from urllib.request import urlopen; urlopen('http://127.0.0.1:{port}/v2/health/ready', timeout=4)"
 #: Closing what is open, once the last request is done.
 STOP_MARGIN_S = 15
@@ -45,6 +42,7 @@ def render(spec: DeploySpec) -> dict[str, str]:
         "spec": spec,
         "settings": spec.settings,
         "server": _yaml(_server(spec)),
+        "image": _image(spec.container.image),
         "engines_path": spec.container.engines_path,
         "volume": spec.volume,
         "secret": SECRET,
@@ -89,7 +87,7 @@ def _server(spec: DeploySpec) -> dict[str, Any]:
     service = compose_service(
         ContainerSpec(
             job="",
-            image=made.image,
+            image=_image(made.image),
             command=made.arguments,
             user=f"{made.uid}:{made.gid}",
             working_dir="/tmp",
@@ -100,14 +98,19 @@ def _server(spec: DeploySpec) -> dict[str, Any]:
             pids=ContainerOptions().pids,
             shm_bytes=spec.budgets.shm_bytes.whole,
             gpu_uuids=_gpus(spec),
-            ulimits=hardening.ULIMITS,
+            ulimits={} if spec.model.is_for_cpu else hardening.ULIMITS,  # pinned memory is for GPUs
             ports=_ports(spec),
-            cpus=float(spec.budgets.cpus.value) if spec.model.is_for_cpu else 0.0,
             log_options=hardening.LOG_OPTIONS,
         )
     )
     service["volumes"] = [*_model_volume(spec), *service.get("volumes", [])]
     return service | {"healthcheck": _healthcheck(spec)}
+
+
+def _image(reference: str) -> str:
+    """Return an image by its digest alone where it has one: a tag beside it says nothing more."""
+    name, mark, digest = reference.partition("@")
+    return f"{name.rpartition(':')[0] if ':' in name.rpartition('/')[2] else name}{mark}{digest}" if mark else reference
 
 
 def _yaml(service: dict[str, Any]) -> str:
