@@ -3,6 +3,7 @@
 import dataclasses
 import http.server
 import threading
+import time
 
 import pytest
 
@@ -16,6 +17,8 @@ class Scripted:
     """Answers metrics and generate as told, and counts what it was asked."""
 
     answered = 0
+    finished = 0
+    steps, steps_for_each = 0, 0
     status = 200
     takes_s = 0.0
     asked = 0
@@ -27,10 +30,16 @@ def scripted():
 
     class Answer(http.server.BaseHTTPRequestHandler):
         def do_GET(self):
-            self.reply(200, f'nv_inference_request_success{{model="ensemble",version="1"}} {script.answered}\n')
+            engine = 'model="tensorrt_llm",version="1"'
+            text = f'nv_inference_request_success{{model="ensemble",version="1"}} {script.answered}\n'
+            text += f'nv_llm_output_token_len_count{{{engine},response_metric_type="x"}} {script.finished}\n'
+            text += f'nv_trt_llm_general_metrics{{{engine},general_type="timestamp"}} {time.time()}\n'
+            text += f'nv_trt_llm_general_metrics{{{engine},general_type="iteration_counter"}} {script.steps}\n'
+            self.reply(200, text)
 
         def do_POST(self):
             script.asked += 1
+            script.steps += script.steps_for_each
             released.wait(script.takes_s)
             script.answered += script.status == 200
             self.reply(script.status, '{"error": "the device is lost"}')
@@ -57,9 +66,11 @@ def scripted():
 
 
 @pytest.fixture
-def prober(scripted, monkeypatch):
+def prober(scripted, monkeypatch, tmp_path):
     monkeypatch.setattr(probing, "PROBE_TIMEOUT_S", 0.3)
-    spec = ServeSpec(name="x", repository="/r", backend="embedded", probe_every_s=30)
+    (tmp_path / "ensemble").mkdir()
+    (tmp_path / "ensemble/config.pbtxt").write_text('platform: "ensemble"\n')
+    spec = ServeSpec(name="x", repository=str(tmp_path), backend="embedded", probe_every_s=30)
     endpoint = Endpoint(
         name="x",
         http_url=scripted.url,
@@ -113,6 +124,27 @@ def test_silence_is_a_fault_unless_others_are_answered_meanwhile(prober, scripte
     assert look(prober) == ""
 
     assert look(prober) == "Model 'ensemble' did not answer a request for one token in 0 s."
+
+
+def test_requests_that_a_decoupled_model_has_merely_taken_are_no_answers(prober, scripted, tmp_path):
+    (tmp_path / "ensemble/config.pbtxt").write_text("model_transaction_policy { decoupled: True }\n")
+    scripted.takes_s = 5.0
+    scripted.answered += 1
+    assert look(prober) == ""
+    scripted.answered += 1
+    assert look(prober) == "Model 'ensemble' did not answer a request for one token in 0 s."
+
+    scripted.finished += 1
+    assert (look(prober), prober.failures) == ("", 0)
+
+
+def test_an_engine_that_steps_in_the_silence_is_busy_and_one_that_only_errs_is_not(prober, scripted):
+    scripted.takes_s, scripted.steps_for_each = 5.0, 1
+    for _ in range(3):
+        assert (look(prober), prober.failures) == ("", 0)
+    scripted.takes_s, scripted.status = 0.0, 500
+    assert look(prober) == ""
+    assert look(prober) == "Model 'ensemble' answered a request for one token with 500: the device is lost."
 
 
 def test_what_is_wrong_in_a_server_counts_when_it_is_seen_twice(prober, monkeypatch):

@@ -136,10 +136,13 @@ def test_a_name_of_a_dead_server_can_be_used_again(spec, witness):
 
 
 def test_a_second_server_of_the_same_name_is_refused(spec, free_ports):
-    endpoint = serve.start(spec)
+    written = []
+    endpoint = serve.start(spec, once_claimed=lambda: written.append("first"))
 
     with pytest.raises(MissingError) as refused:
-        serve.start(dataclasses.replace(spec, http_port=1 + free_ports[0]))
+        serve.start(
+            dataclasses.replace(spec, http_port=1 + free_ports[0]), once_claimed=lambda: written.append("second")
+        )
     with pytest.raises(MissingError) as busy:
         serve.start(dataclasses.replace(spec, name="other"))
 
@@ -150,6 +153,7 @@ def test_a_second_server_of_the_same_name_is_refused(spec, free_ports):
     assert busy.value.hint.startswith("Try --http-port ")
     assert busy.value.hint.endswith(", or `trtk stop echo`.")
     assert [status.endpoint for status in serve.running()] == [endpoint]
+    assert written == ["first"]  # what goes by the name is still that of the server that has it
 
 
 def test_a_busy_port_names_its_holder_and_a_port_that_is_free(spec):

@@ -1,5 +1,6 @@
 """What dies is seen, started again within the limit, and leaves nothing: with real processes, killed for real."""
 
+import contextlib
 import dataclasses
 import json
 import os
@@ -15,7 +16,7 @@ import pytest
 
 from toolkit import processes, serve
 from toolkit.errors import ServerError
-from toolkit.serve import companions, records, starting, stopping, supervising
+from toolkit.serve import companions, probing, records, starting, stopping, supervising
 from toolkit.serve.backend import MARKER
 from toolkit.specs import Companion, to_json
 
@@ -54,6 +55,29 @@ class TritonPythonModel:
             raise ValueError("the device is lost")
         for request in requests:
             sender = request.get_response_sender()
+            text = pb_utils.get_input_tensor_by_name(request, "text_input").as_numpy()
+            sender.send(pb_utils.InferenceResponse([pb_utils.Tensor("text_output", text)]))
+            sender.send(flags=pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL)
+"""
+#: Answers until the file FLAG is there; then its thread, which does the work, stays where it is.
+HANGS_LATER = """
+import queue, threading, time
+from pathlib import Path
+import triton_python_backend_utils as pb_utils
+FLAG = Path("{flag}")
+class TritonPythonModel:
+    def initialize(self, args):
+        FLAG.unlink(missing_ok=True)
+        self.inbox = queue.SimpleQueue()
+        threading.Thread(target=self.work, daemon=True).start()
+    def execute(self, requests):
+        for request in requests:
+            self.inbox.put((request.get_response_sender(), request))
+    def work(self):
+        while True:
+            sender, request = self.inbox.get()
+            while FLAG.exists():
+                time.sleep(0.1)
             text = pb_utils.get_input_tensor_by_name(request, "text_input").as_numpy()
             sender.send(pb_utils.InferenceResponse([pb_utils.Tensor("text_output", text)]))
             sender.send(flags=pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL)
@@ -206,6 +230,44 @@ def test_a_server_that_answers_with_errors_alone_is_started_again(spec, tmp_path
 
     assert "answered a request for one token with" in status().last_failure
     assert "the device is lost" in status().last_failure
+
+
+def test_a_server_whose_engine_hangs_is_started_again(spec, tmp_path, monkeypatch):
+    monkeypatch.setattr(probing, "PROBE_TIMEOUT_S", 1.0)
+    flag, said = tmp_path / "flag", []
+    (Path(spec.repository) / "ensemble/1/model.py").write_text(HANGS_LATER.format(flag=flag))
+    endpoint = serve.start(dataclasses.replace(spec, max_restarts=1, probe_every_s=0.3))
+    flag.touch()
+    assert status().state == "ready"  # for all that Triton knows
+
+    def look():
+        if any("is ready again" in line for line in said):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        serve.supervise(endpoint, say=said.append, look=look)
+
+    assert said[0].startswith("Model 'ensemble' did not answer a request for one token in 1 s. Starting it again")
+    assert (status().state, status().restarts, flag.exists()) == ("ready", 1, False)
+
+
+def test_a_full_disk_does_not_keep_a_server_down(spec, small_disk, monkeypatch, witness):
+    disk = small_disk("2m")
+    monkeypatch.setenv("TRTK_STATE", str(disk))
+    endpoint = serve.start(dataclasses.replace(spec, max_restarts=3))
+    serve.start_supervisor(endpoint)
+    with contextlib.suppress(OSError), (disk / "filler").open("wb", buffering=0) as stream:
+        while True:
+            stream.write(b"\0" * 4096)
+
+    os.kill(endpoint.pid, signal.SIGKILL)
+    seen_within_5_s("ready")
+    until(lambda: status().state == "ready" and status().restarts == 1)
+
+    assert status().last_failure.startswith(f"The server 'echo' (pid {endpoint.pid}) ended")
+    assert (status().is_supervised, status().endpoint.pid) == (True, *witness.pids("tritonserver"))
+    serve.stop("echo")
+    assert witness.lines() == []
 
 
 def test_a_killed_trtk_takes_server_and_companions_along(beside, witness):

@@ -57,7 +57,7 @@ def pool_options(command: F) -> F:
                 type=click.IntRange(min=1),
                 default=64,
                 show_default=True,
-                help="Requests that may wait for each model.",
+                help="Requests of each key that may wait for each model.",
             ),
             click.option(
                 "--queue-timeout",
@@ -80,10 +80,9 @@ class Planned:
     files: Mapping[str, str]
 
     def write(self) -> None:
-        """Write the repository, unless a server runs on it."""
-        from toolkit import repository, serve
+        """Write the repository; the caller has the name of its server."""
+        from toolkit import repository
 
-        serve.need_free_name(self.target.name)
         repository.write(self.files, Path(self.config.repository), is_forced=True)
 
     def server(self, spec: ServeSpec) -> ServeSpec:

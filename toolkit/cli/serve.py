@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -46,7 +47,7 @@ def serve(engines: tuple[Path, ...], as_json: bool, **options: Any) -> None:
     Several, with --memory, share the device: each is loaded when it is asked for, and `trtk ps` shows them. NAME=ENGINE
     gives one another name.
     """
-    from toolkit.serve import need_free_name, targets
+    from toolkit.serve import targets
 
     with output.progress() as report:
         pool = planned(engines, options, report)
@@ -59,8 +60,6 @@ def serve(engines: tuple[Path, ...], as_json: bool, **options: Any) -> None:
     if pool and options["dry_run"]:
         pool.show(as_json=as_json)
         return
-    if pool and not options["emit"]:
-        pool.write()
     asked = spec_of(target, options)
     spec = with_gateway(pool.server(asked) if pool else asked, target, options)
     if target.was_chosen:
@@ -70,12 +69,16 @@ def serve(engines: tuple[Path, ...], as_json: bool, **options: Any) -> None:
     elif options["dry_run"]:
         _say_command(spec, as_json=as_json)
     else:
-        need_free_name(spec.name)  # before the file of a server that runs is written over
-        write_config(spec, target, options)
-        _serve(spec, options, as_json=as_json)
+
+        def write() -> None:
+            if pool:
+                pool.write()
+            write_config(spec, target, options)
+
+        _serve(spec, options, write, as_json=as_json)
 
 
-def _serve(spec: ServeSpec, options: dict[str, Any], *, as_json: bool) -> None:
+def _serve(spec: ServeSpec, options: dict[str, Any], write: Callable[[], None], *, as_json: bool) -> None:
     from toolkit import serve as server
     from toolkit.serve.backend import pick
 
@@ -89,7 +92,13 @@ def _serve(spec: ServeSpec, options: dict[str, Any], *, as_json: bool) -> None:
         if signal.getsignal(number) != signal.SIG_IGN:
             signal.signal(number, _interrupt)
     with output.progress() as report:
-        endpoint = server.start(spec, on_progress=report, is_attached=not is_detached, server_id=options["server_id"])
+        endpoint = server.start(
+            spec,
+            on_progress=report,
+            is_attached=not is_detached,
+            server_id=options["server_id"],
+            once_claimed=write,  # not before: they would be the files of the server that has the name
+        )
     if is_detached:
         server.start_supervisor(endpoint)
     _show(endpoint, as_json=as_json)

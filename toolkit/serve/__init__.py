@@ -1,7 +1,7 @@
 """Serve a Triton model repository: start, watch, stop, and leave nothing behind."""
 
 from toolkit.serve.ports import free_from
-from toolkit.serve.starting import models_in, need_free_name, start
+from toolkit.serve.starting import models_in, start
 from toolkit.serve.status import ServerStatus, is_running, log_path, only_name, running
 from toolkit.serve.stopping import Stopped, stop
 from toolkit.serve.supervising import start_supervisor, supervise
@@ -13,7 +13,6 @@ __all__ = [
     "is_running",
     "log_path",
     "models_in",
-    "need_free_name",
     "only_name",
     "running",
     "start",

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import time
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from toolkit.errors import ServerError
 from toolkit.serve import backend, triton_http
@@ -16,7 +18,14 @@ LOOK_EVERY_S = 2.0
 PROBE_TIMEOUT_S = 60.0
 #: Probes in a row without an answer, or with an error, after which a server is given up.
 PATIENCE = 2
-ANSWERED = re.compile(r'^nv_inference_request_success\{model="(?P<model>[^"]+)",[^}]*\} (?P<count>\S+)$', re.MULTILINE)
+#: Requests that a model was done with; of a decoupled one, those that it has merely taken.
+DONE = re.compile(r'^nv_inference_request_success\{model="(?P<model>[^"]+)",[^}]*\} (?P<count>\S+)$', re.MULTILINE)
+#: Answers that an engine has finished, and the steps that it took.
+FINISHED = re.compile(r"^nv_llm_output_token_len_count\{[^}]*\} (?P<count>\S+)$", re.MULTILINE)
+STEPS = re.compile(
+    r'^nv_trt_llm_general_metrics\{[^}]*general_type="iteration_counter"[^}]*\} (?P<count>\S+)$', re.MULTILINE
+)
+DECOUPLED = re.compile(r"\bdecoupled\s*:\s*true\b", re.IGNORECASE)
 
 
 @dataclass
@@ -48,17 +57,29 @@ class Prober:
         return said if self.failures >= PATIENCE else ""
 
     def _look(self, model: str) -> str:
-        before, self.answered = self.answered, self._count(model)
+        before, (self.answered, steps) = self.answered, self._counts(model)
         if self.answered > before:
             return ""
         try:
             triton_http.generate_one_token(self.record.endpoint.http_url, model, timeout_s=PROBE_TIMEOUT_S)
         except ServerError as error:
-            # Every way to answer others counts: a full queue keeps a probe out, too.
-            return "" if self._count(model) > before else str(error)
-        self.answered = self._count(model)
+            answered, further = self._counts(model)
+            # Every way to answer others counts, since a full queue keeps a probe out, too; and in silence every step.
+            is_moving = answered > before or (isinstance(error, triton_http.NoAnswer) and further > steps)
+            return "" if is_moving else str(error)
+        self.answered, _ = self._counts(model)
         return ""
 
-    def _count(self, model: str) -> float:
-        found = ANSWERED.finditer(triton_http.text(self.record.endpoint.metrics_url))
-        return sum(float(one["count"]) for one in found if one["model"] == model)
+    def _counts(self, model: str) -> tuple[float, float]:
+        """Return how many answers and how many steps there were."""
+        text = triton_http.text(self.record.endpoint.metrics_url)
+        answers = sum(float(one["count"]) for one in FINISHED.finditer(text))
+        if not self._is_decoupled(model):
+            answers += sum(float(one["count"]) for one in DONE.finditer(text) if one["model"] == model)
+        return answers, sum(float(one["count"]) for one in STEPS.finditer(text))
+
+    def _is_decoupled(self, model: str) -> bool:
+        config = Path(self.record.endpoint.spec.repository) / model / "config.pbtxt"
+        with contextlib.suppress(OSError):
+            return bool(DECOUPLED.search(config.read_text(encoding="utf-8", errors="replace")))
+        return True

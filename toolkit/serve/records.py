@@ -5,18 +5,23 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import fcntl
+import os
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from toolkit import files, processes, specs, workspace
-from toolkit.errors import ServerError, UsageError
+from toolkit.errors import MissingError, ServerError, UsageError
 from toolkit.processes import Process
 from toolkit.serve.backend import MARKER
 from toolkit.specs import Endpoint
 
 SCHEMA_VERSION = 1
+#: Of a file system: a record fills whole ones, with room for a sentence to come.
+BLOCK_BYTES, SPARE_BYTES = 4096, 1024
+READ_AGAIN, READ_PAUSE_S = 2, 0.03
 #: A pid that no process has: the server is claimed, but not started yet.
 NOT_STARTED = 0
 
@@ -112,8 +117,25 @@ def read(name: str) -> Record | None:
 
 
 def write(record: Record) -> None:
-    """Write a record by rename; it holds a secret, so it is for this user alone."""
-    files.write_text(_file(record.endpoint.name), files.canonical_json(specs.to_json(record)), mode=0o600)
+    """Write a record by rename; it holds a secret, so it is for this user alone.
+
+    On a full disk it is written over the old one, into the bytes kept for that: whoever watches a server must be able
+    to say what became of it.
+    """
+    path, text = _file(record.endpoint.name), files.canonical_json(specs.to_json(record))
+    kept = -(-(len(text.encode()) + SPARE_BYTES) // BLOCK_BYTES) * BLOCK_BYTES - len(text.encode())
+    try:
+        files.write_text(path, text + " " * kept, mode=0o600)
+    except MissingError:
+        if not _written_over(path, text.encode()):
+            raise
+
+
+def _written_over(path: Path, raw: bytes) -> bool:
+    with contextlib.suppress(OSError), path.open("rb+", buffering=0) as stream:
+        size = os.fstat(stream.fileno()).st_size
+        return len(raw) <= size and stream.write(raw.ljust(size)) == size
+    return False
 
 
 def remove(record: Record) -> None:
@@ -181,6 +203,20 @@ def _file(name: str) -> Path:
 
 
 def _read(path: Path) -> Record | None:
+    found = _parsed(path)
+    for _ in range(READ_AGAIN):  # it may just be being written over
+        if not isinstance(found, Exception):
+            return found
+        time.sleep(READ_PAUSE_S)
+        found = _parsed(path)
+    if isinstance(found, Exception):
+        raise UsageError(
+            f"{path} is not a server record of this version of trtk: {found}.", hint=f"Move it away: mv {path} /tmp/"
+        ) from found
+    return found
+
+
+def _parsed(path: Path) -> Record | Exception | None:
     import json
 
     try:
@@ -188,6 +224,4 @@ def _read(path: Path) -> Record | None:
     except FileNotFoundError:
         return None
     except (ValueError, TypeError) as error:
-        raise UsageError(
-            f"{path} is not a server record of this version of trtk: {error}.", hint=f"Move it away: mv {path} /tmp/"
-        ) from error
+        return error

@@ -9,6 +9,7 @@ import secrets
 import sys
 import time
 import uuid
+from collections.abc import Callable
 from pathlib import Path
 
 from toolkit import processes
@@ -23,20 +24,27 @@ POLL_S = 0.1
 
 
 def start(
-    spec: ServeSpec, *, on_progress: Progress = no_progress, is_attached: bool = False, server_id: str = ""
+    spec: ServeSpec,
+    *,
+    on_progress: Progress = no_progress,
+    is_attached: bool = False,
+    server_id: str = "",
+    once_claimed: Callable[[], None] = lambda: None,
 ) -> Endpoint:
     """Start a server and return once it answers; an attached one stops when this process ends.
 
-    The id is random unless the one who starts a server in a container of its own has to know it.
+    The id is random unless the one who starts a server in a container of its own has to know it. ONCE_CLAIMED writes
+    what goes by the server's name: nobody else has it then.
     """
     backend = backends.pick(spec.backend)
     spec = dataclasses.replace(spec, backend=backend.name, repository=str(Path(spec.repository).absolute()))
     check(spec)
-    need_free_name(spec.name)
+    _need_free_name(spec.name)
     ports.check(spec)
     spec = backend.prepare(spec, on_progress)
     record = _claim(spec, is_attached=is_attached, server_id=server_id or uuid.uuid4().hex)
     try:
+        once_claimed()
         if is_attached:
             _spawn_watcher(record)
         record = bring_up(record, on_progress)
@@ -84,6 +92,9 @@ def plan(spec: ServeSpec) -> Launch:
 def check(spec: ServeSpec) -> None:
     """Raise unless the repository holds models and the backend may serve them as asked."""
     repository = Path(spec.repository)
+    if spec.is_pool:  # its repository is written once its name is taken
+        backends.pick(spec.backend).check(spec)
+        return
     if not repository.is_dir():
         raise UsageError(f"There is no model repository at {repository}.", hint="`trtk build` makes one.")
     names = models_in(repository)
@@ -110,7 +121,7 @@ def _claim(spec: ServeSpec, *, is_attached: bool, server_id: str) -> Record:
         records.write(record)
         _empty(Path(record.endpoint.log_path))
     if found is not None:
-        stopping.stop_recorded(found, kept=spec.leftovers)
+        stopping.stop_recorded(found)
     return record
 
 
@@ -120,7 +131,7 @@ def _empty(log: Path) -> None:
     os.truncate(log, 0)
 
 
-def need_free_name(name: str) -> None:
+def _need_free_name(name: str) -> None:
     """Raise where a server of this name runs or is being started."""
     _need_not_held(records.read(name))
 

@@ -9,7 +9,7 @@ import math
 import shutil
 import signal
 import time
-from collections.abc import Iterable, Sequence, Set
+from collections.abc import Iterable, Set
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,6 +27,7 @@ SHARED_MEMORY = Path("/dev/shm")
 TEMPORARY = Path("/tmp")
 #: How long a killed process may take to disappear.
 KILL_WAIT_S = 5.0
+LAST_WORDS_S = 2.0
 POLL_S = 0.05
 
 
@@ -49,8 +50,8 @@ def stop(name: str, *, timeout_s: float | None = None) -> Stopped:
     return stop_recorded(record, timeout_s=timeout_s)
 
 
-def stop_recorded(record: Record, *, timeout_s: float | None = None, kept: Sequence[str] = ()) -> Stopped:
-    """Stop the server of a record; KEPT is what its successor has already put in the place of its leftovers."""
+def stop_recorded(record: Record, *, timeout_s: float | None = None) -> Stopped:
+    """Stop the server of a record, dead or alive."""
     started = time.monotonic()
     record = _marked(record)
     was_alive = record.is_alive
@@ -61,7 +62,7 @@ def stop_recorded(record: Record, *, timeout_s: float | None = None, kept: Seque
         _ask_companions(record)
         _ask(record, _patience_s(record) if timeout_s is None else timeout_s)
     killed, removed = clear(record, members)
-    _remove_leftovers(set(record.endpoint.spec.leftovers) - set(kept))
+    _remove_leftovers(record.endpoint.spec.leftovers)
     records.remove(record)
     return Stopped(
         name=record.endpoint.name,
@@ -103,7 +104,8 @@ def _ask_companions(record: Record) -> None:
     """Let companions end what they still do, while Triton answers."""
     for one in record.companions:
         processes.send(one.process, signal.SIGTERM)
-    deadline = time.monotonic() + record.endpoint.spec.exit_timeout_s / 2
+    # Theirs is the same half, and then they say to whom they did not answer.
+    deadline = time.monotonic() + record.endpoint.spec.exit_timeout_s / 2 + LAST_WORDS_S
     while any(processes.is_alive(one.process) for one in record.companions) and time.monotonic() < deadline:
         time.sleep(POLL_S)
     for one in record.companions:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from toolkit import processes
-from toolkit.errors import ServerError, TrtkError
+from toolkit.errors import MissingError, ServerError, TrtkError
 from toolkit.serve import companions, failing, probing, records, spawning, starting, stopping
 from toolkit.serve.records import Record, StoppedMeanwhile
 from toolkit.specs import Endpoint
@@ -43,7 +43,7 @@ def supervise(endpoint: Endpoint, *, say: Say, look: Callable[[], None] = lambda
                 record = _restarted(record, fault, say)
                 prober, well_since = probing.Prober(record), time.monotonic()
             elif record.failures and time.monotonic() - well_since > FORGIVEN_AFTER_S:
-                record = records.change(record, failures=0)
+                record = _noted(record, say, failures=0)
             time.sleep(WATCH_S)
     except StoppedMeanwhile:
         pass
@@ -78,7 +78,7 @@ def _with_companions(record: Record, say: Say) -> Record:
             break
         how = processes.how_it_ended(one.pid, timeout_s=0.0)
         failure = f"The {one.name} of {record.endpoint.name!r} (pid {one.pid}) ended{how}."
-        record = _delayed(_counted(record, failure), failure, say)
+        record = _delayed(_counted(record, failure, say), failure, say)
         try:
             record = companions.start(record, companions.spec_of(record, one.name), restarts=one.restarts + 1)
         except StoppedMeanwhile:
@@ -94,7 +94,7 @@ def _restarted(record: Record, failure: str, say: Say) -> Record:
     """Start a server again, as often as it may."""
     while True:
         error = failing.explained(record.endpoint, failure)
-        record = _counted(record, failure, is_ready=False)
+        record = _counted(record, failure, say, is_ready=False)
         _clear(record, say)
         record = _delayed(record, str(error), say)
         try:
@@ -117,9 +117,27 @@ def _clear(record: Record, say: Say) -> None:
         say(str(error))
 
 
-def _counted(record: Record, failure: str, **changes: Any) -> Record:
+def _counted(record: Record, failure: str, say: Say, **changes: Any) -> Record:
     """Write a failure down before anything is done about it, so that status can tell."""
-    return records.change(record, failures=record.failures + 1, last_failure=failure, **changes)
+    return _noted(record, say, failures=record.failures + 1, last_failure=failure, **changes)
+
+
+def _noted(record: Record, say: Say, **changes: Any) -> Record:
+    """Write changes down, as soon as the disk takes them: nobody but who watches a server starts it again."""
+    said = ""
+    while isinstance(changed := _changed(record, changes), MissingError):
+        if str(changed) != said:
+            said = str(changed)
+            say(f"{said} Waiting for room.")
+        time.sleep(WATCH_S)
+    return changed
+
+
+def _changed(record: Record, changes: dict[str, Any]) -> Record | MissingError:
+    try:
+        return records.change(record, **changes)
+    except MissingError as error:
+        return error
 
 
 def _delayed(record: Record, failure: str, say: Say) -> Record:
@@ -136,4 +154,4 @@ def _delayed(record: Record, failure: str, say: Say) -> Record:
         if not records.is_current(record):
             raise records.stopped_meanwhile(record)
         time.sleep(min(WATCH_S, wait_s))
-    return records.change(record, restarts=record.restarts + 1)
+    return _noted(record, say, restarts=record.restarts + 1)

@@ -11,6 +11,11 @@ from toolkit.serve.backend import triton_id
 if TYPE_CHECKING:
     import httpx
 
+
+class NoAnswer(ServerError):
+    """Nothing came back in time."""
+
+
 #: A server that does not answer a health question in this time is not ready.
 HEALTH_TIMEOUT_S = 2.0
 
@@ -68,7 +73,7 @@ def generate_one_token(url: str, model: str, *, timeout_s: float) -> None:
         with _client(url, timeout_s) as client:
             answer = client.post(f"/v2/models/{model}/generate", json=body)
     except httpx.TimeoutException as error:
-        raise ServerError(f"Model {model!r} did not answer a request for one token in {timeout_s:.0f} s.") from error
+        raise NoAnswer(f"Model {model!r} did not answer a request for one token in {timeout_s:.0f} s.") from error
     except httpx.HTTPError as error:
         raise ServerError(f"The server went away while model {model!r} made its first token: {error}.") from error
     if answer.status_code != 200:
