@@ -1,12 +1,13 @@
-"""What a load tester costs: `trtk bench` beside aiperf, against the same scripted OpenAI server, on the same host.
+"""What a load tester costs: `trtk bench` beside aiperf, against the same scripted server, on the same host.
 
     python3 -m venv /tmp/aiperf && /tmp/aiperf/bin/pip install aiperf==0.13.0
-    python benchmarks/bench_against_aiperf.py --aiperf /tmp/aiperf/bin/aiperf --tokenizer MODEL_FOLDER
+    python benchmarks/bench_against_aiperf.py --aiperf-python /tmp/aiperf/bin/python --tokenizer MODEL_FOLDER
 
 Part 1, cost: a closed loop of 50 streams; output tokens for each CPU second of the whole client, its children included,
-once with its start-up and once without (the difference of a long and a short run). Part 2, rate: an open loop at rising
-rates; the last at which the client keeps 98 % of the rate and its own p99 lag (sent after it was due) is under 50 ms.
-The server is tests/bench/mock_triton.py; it has a core to itself with --server-core.
+once with its start-up and report, and once without (the difference of a long and a short run). `trtk grpc` streams over
+Triton's gRPC from the same timetable. Part 2, rate: an open loop; the highest rate at which the client keeps 98 % of it
+and its own p99 lag (sent after it was due) is under 50 ms, by doubling and halving. The server is
+tests/bench/mock_triton.py; it has a core to itself with --server-core. Both parts take about six minutes on two cores.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
+import math
 import os
 import resource
 import shutil
@@ -27,25 +29,26 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 MAX_LAG_MS = 50.0
 MIN_SHARE = 0.98
+CLOSE_ENOUGH = 1.2
 
 
 def main() -> None:
     """Print both parts."""
     options = parsed()
     with tempfile.TemporaryDirectory() as folder:
-        clients = {"trtk": Trtk(Path(folder)), "aiperf": Aiperf(Path(folder), options)}
-        cost(clients, options)
-        rates(clients, options)
+        theirs = Aiperf(Path(folder), options)
+        cost({"trtk": Trtk(Path(folder)), "trtk grpc": Trtk(Path(folder), is_grpc=True), "aiperf": theirs}, options)
+        rates({"trtk": Trtk(Path(folder)), "aiperf": theirs}, options)
 
 
 def cost(clients: dict[str, Client], options: argparse.Namespace) -> None:
     """Print output tokens per CPU second."""
     found: dict[str, list[tuple[float, float]]] = {name: [] for name in clients}
     for number in range(options.rounds):
-        with mock({"ttft_s": 0.05, "gap_s": 0.01}, options) as url:
+        with mock({"ttft_s": 0.05, "gap_s": 0.02}, options) as urls:
             for name in sorted(clients, reverse=bool(number % 2)):
                 short, long = (
-                    cpu_seconds(clients[name].closed(url, requests=requests, osl=options.osl))
+                    cpu_seconds(clients[name].closed(urls, requests=requests, osl=options.osl))
                     for requests in (options.requests // 10, options.requests)
                 )
                 tokens = options.requests * options.osl
@@ -54,59 +57,70 @@ def cost(clients: dict[str, Client], options: argparse.Namespace) -> None:
                 print(json.dumps({"round": number + 1, "client": name, "tokens_per_cpu_s": round(whole),
                                   "without_start": round(net)}), flush=True)  # fmt: skip
     for place, label in ((0, "whole process"), (1, "without start-up")):
-        ours, theirs = ([pair[place] for pair in found[name]] for name in ("trtk", "aiperf"))
-        ratios = sorted(a / b for a, b in zip(ours, theirs, strict=True))
-        print(
-            f"{label}: trtk {statistics.median(ours):,.0f} tokens/CPU-s, aiperf {statistics.median(theirs):,.0f}; "
-            f"ratio {statistics.median(ratios):.1f} ({ratios[0]:.1f} to {ratios[-1]:.1f})"
-        )
+        for name in ("trtk", "trtk grpc"):
+            ours, theirs = ([pair[place] for pair in found[one]] for one in (name, "aiperf"))
+            ratios = sorted(a / b for a, b in zip(ours, theirs, strict=True))
+            print(
+                f"{label}: {name} {statistics.median(ours):,.0f} tokens/CPU-s, aiperf {statistics.median(theirs):,.0f};"
+                f" ratio {statistics.median(ratios):.1f} ({ratios[0]:.1f} to {ratios[-1]:.1f})",
+                flush=True,
+            )
 
 
 def rates(clients: dict[str, Client], options: argparse.Namespace) -> None:
     """Print the highest rate that each client keeps."""
-    best = dict.fromkeys(clients, 0.0)
-    for name, client in clients.items():
-        for rate in options.rates:
-            with mock({"ttft_s": 0.01}, options) as url:
-                share, lag_ms = client.open(url, rate=rate, seconds=options.seconds)
-            print(json.dumps({"client": name, "rate": rate, "share": round(share, 3), "lag_p99_ms": round(lag_ms, 1)}))
-            if share < MIN_SHARE or lag_ms > MAX_LAG_MS:
-                break
-            best[name] = rate
+    best = {name: highest(name, client, options) for name, client in clients.items()}
     print(f"highest rate: {best}; ratio {best['trtk'] / max(best['aiperf'], 1e-9):.1f}")
+
+
+def highest(name: str, client: Client, options: argparse.Namespace) -> float:
+    """Double the rate until it is not kept, then look between."""
+    kept_at, lost_at, rate = 0.0, math.inf, options.first_rate
+    for _ in range(options.most_runs):
+        with mock({"ttft_s": 0.01}, options) as urls:
+            share, lag_ms = client.open(urls, rate=rate, seconds=options.seconds)
+        is_kept = share >= MIN_SHARE and lag_ms <= MAX_LAG_MS
+        print(json.dumps({"client": name, "rate": rate, "share": round(share, 3), "lag_p99_ms": round(lag_ms, 1)}),
+              flush=True)  # fmt: skip
+        kept_at, lost_at = (rate, lost_at) if is_kept else (kept_at, rate)
+        rate = float(round(2 * kept_at if math.isinf(lost_at) else math.sqrt(max(kept_at, lost_at / 4) * lost_at)))
+        if lost_at <= CLOSE_ENOUGH * kept_at:
+            break
+    return kept_at
 
 
 class Client:
     """One load tester."""
 
-    def closed(self, url: str, *, requests: int, osl: int) -> list[str]:
+    def closed(self, urls: dict[str, str], *, requests: int, osl: int) -> list[str]:
         """Return the command of a closed loop."""
         raise NotImplementedError
 
-    def open(self, url: str, *, rate: float, seconds: float) -> tuple[float, float]:
+    def open(self, urls: dict[str, str], *, rate: float, seconds: float) -> tuple[float, float]:
         """Run an open loop; return the share of the rate that was kept, and the p99 lag in ms."""
         raise NotImplementedError
 
 
 class Trtk(Client):
-    """This project's."""
+    """This project's, over OpenAI's protocol or Triton's own."""
 
-    def __init__(self, folder: Path) -> None:
-        self.output = folder / "trtk"
+    def __init__(self, folder: Path, *, is_grpc: bool = False) -> None:
+        self.output, self.is_grpc = folder / "trtk", is_grpc
 
-    def command(self, url: str) -> list[str]:
+    def command(self, urls: dict[str, str]) -> list[str]:
         """Return what both forms share."""
-        return [sys.executable, "-m", "toolkit.cli", "bench", "--url", f"openai+{url}/v1", "--isl", "32", "--warmup",
-                "0", "-o", str(self.output), "--json"]  # fmt: skip
+        url = urls["grpc"] if self.is_grpc else f"openai+{urls['http']}/v1"
+        return [sys.executable, "-c", "from toolkit.cli import main; main()", "bench", "--url", url, "--isl", "32",
+                "--warmup", "0", "-o", str(self.output), "--json"]  # fmt: skip
 
-    def closed(self, url: str, *, requests: int, osl: int) -> list[str]:
+    def closed(self, urls: dict[str, str], *, requests: int, osl: int) -> list[str]:
         """Return the command of a closed loop."""
-        return [*self.command(url), "--concurrency", "50", "--requests", str(requests), "--osl", str(osl)]
+        return [*self.command(urls), "--concurrency", "50", "--requests", str(requests), "--osl", str(osl)]
 
-    def open(self, url: str, *, rate: float, seconds: float) -> tuple[float, float]:
+    def open(self, urls: dict[str, str], *, rate: float, seconds: float) -> tuple[float, float]:
         """Run an open loop."""
         asked = ["--rate", str(rate), "--arrival", "constant", "--requests", str(round(rate * seconds)), "--osl", "4"]
-        subprocess.run([*self.command(url), *asked], check=False, capture_output=True)
+        subprocess.run([*self.command(urls), *asked], check=False, capture_output=True)
         rows = [json.loads(line) for line in (self.output / "requests.jsonl").read_text().splitlines()]
         assert len(rows) == round(rate * seconds), len(rows)
         return kept([row["scheduled_s"] for row in rows], [row["sent_s"] for row in rows], rate)
@@ -116,36 +130,42 @@ class Aiperf(Client):
     """NVIDIA's."""
 
     def __init__(self, folder: Path, options: argparse.Namespace) -> None:
-        self.program, self.output = options.aiperf, folder / "aiperf"
-        # Its tokenizers come from a hub's cache only: one that holds the given folder.
-        snapshot = folder / "hub" / "models--local--model" / "snapshots" / ("0" * 40)
-        snapshot.mkdir(parents=True)
-        (snapshot.parents[1] / "refs").mkdir()
-        (snapshot.parents[1] / "refs" / "main").write_text("0" * 40)
-        for file in options.tokenizer.glob("*.json"):
-            shutil.copy(file, snapshot)
-        os.environ |= {"HF_HUB_CACHE": str(folder / "hub"), "HF_HUB_OFFLINE": "1"}
+        self.program, self.output = [options.aiperf_python, "-m", "aiperf"], folder / "aiperf"
+        lend_tokenizer(options.tokenizer, folder / "hub")
 
     def command(self, url: str) -> list[str]:
         """Return what both forms share."""
         shutil.rmtree(self.output, ignore_errors=True)
-        return [self.program, "profile", "-m", "mock", "--url", url, "--endpoint-type", "chat", "--streaming",
+        return [*self.program, "profile", "-m", "mock", "--url", url, "--endpoint-type", "chat", "--streaming",
                 "--tokenizer", "local/model", "--isl", "32", "--use-server-token-count", "--ui", "none",
                 "--artifact-dir", str(self.output)]  # fmt: skip
 
-    def closed(self, url: str, *, requests: int, osl: int) -> list[str]:
+    def closed(self, urls: dict[str, str], *, requests: int, osl: int) -> list[str]:
         """Return the command of a closed loop."""
-        return [*self.command(url), "--concurrency", "50", "--request-count", str(requests), "--osl", str(osl)]
+        return [*self.command(urls["http"]), "--concurrency", "50", "--request-count", str(requests), "--osl", str(osl)]
 
-    def open(self, url: str, *, rate: float, seconds: float) -> tuple[float, float]:
+    def open(self, urls: dict[str, str], *, rate: float, seconds: float) -> tuple[float, float]:
         """Run an open loop."""
         asked = ["--request-rate", str(rate), "--request-rate-mode", "constant", "--osl", "4"]
         count = round(rate * seconds)
-        subprocess.run([*self.command(url), *asked, "--request-count", str(count)], check=False, capture_output=True)
+        subprocess.run(
+            [*self.command(urls["http"]), *asked, "--request-count", str(count)], check=False, capture_output=True
+        )
         lines = (self.output / "profile_export.jsonl").read_text().splitlines()
         rows = [json.loads(line)["metadata"] for line in lines]
         issued, sent = ([row[key] / 1e9 for row in rows] for key in ("credit_issued_ns", "request_start_ns"))
         return kept(issued, sent, rate)
+
+
+def lend_tokenizer(tokenizer: Path, hub: Path) -> None:
+    """Let aiperf find a tokenizer under the name local/model: it looks into a hub's cache only."""
+    snapshot = hub / "models--local--model" / "snapshots" / ("0" * 40)
+    snapshot.mkdir(parents=True)
+    (snapshot.parents[1] / "refs").mkdir()
+    (snapshot.parents[1] / "refs" / "main").write_text("0" * 40)
+    for file in tokenizer.glob("*.json"):
+        shutil.copy(file, snapshot)
+    os.environ |= {"HF_HUB_CACHE": str(hub), "HF_HUB_OFFLINE": "1"}
 
 
 def kept(due: list[float], sent: list[float], rate: float) -> tuple[float, float]:
@@ -165,7 +185,7 @@ def cpu_seconds(command: list[str]) -> float:
 
 
 @contextlib.contextmanager
-def mock(script: dict[str, float], options: argparse.Namespace) -> Iterator[str]:
+def mock(script: dict[str, float], options: argparse.Namespace) -> Iterator[dict[str, str]]:
     """Run the scripted server."""
     program = HERE.parent / "tests" / "bench" / "mock_triton.py"
     pinned = ["taskset", "-c", str(options.server_core)] if options.server_core is not None else []
@@ -173,7 +193,8 @@ def mock(script: dict[str, float], options: argparse.Namespace) -> Iterator[str]
         [*pinned, sys.executable, str(program), json.dumps(script), os.devnull], stdout=subprocess.PIPE, text=True
     )
     try:
-        yield f"http://127.0.0.1:{json.loads(process.stdout.readline())['http']}"
+        ports = json.loads(process.stdout.readline())
+        yield {scheme: f"{scheme}://127.0.0.1:{ports[scheme]}" for scheme in ("http", "grpc")}
     finally:
         # Not waited for by getrusage: its CPU time must not count as the client's.
         process.kill()
@@ -183,13 +204,14 @@ def mock(script: dict[str, float], options: argparse.Namespace) -> Iterator[str]
 def parsed() -> argparse.Namespace:
     """Return the command line's options."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--aiperf", required=True)
+    parser.add_argument("--aiperf-python", required=True, help="the Python of an environment that has aiperf")
     parser.add_argument("--tokenizer", type=Path, required=True, help="a folder with tokenizer.json, for aiperf")
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--requests", type=int, default=1000)
+    parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--requests", type=int, default=500)
     parser.add_argument("--osl", type=int, default=64)
-    parser.add_argument("--seconds", type=float, default=8)
-    parser.add_argument("--rates", type=float, nargs="+", default=[25, 50, 100, 150, 200, 300, 400, 600, 800, 1200])
+    parser.add_argument("--seconds", type=float, default=5)
+    parser.add_argument("--first-rate", type=float, default=50)
+    parser.add_argument("--most-runs", type=int, default=8)
     parser.add_argument("--server-core", type=int)
     return parser.parse_args()
 

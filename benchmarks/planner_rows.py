@@ -39,13 +39,6 @@ CARDS = {
     "GB200": "gb200",
     "RTX PRO 6000 Server": "rtx-pro-6000-server",
 }
-#: What CUDA reports as a card's memory, MiB; the catalogue's figures are a careful share of nominal.
-VISIBLE_MIB = {
-    "a100-80gb-sxm": 81050,
-    "h200-sxm": 143150,
-    "gh200-96gb": 97280,
-    "l40s": 45460,
-}
 #: Before 0.14 and since: copies of the batch's logits, GiB besides, and FP8 activations for those of the memory model.
 #: A single value for all rows; throughput is hardly sensitive to them but where the KV cache is all but gone.
 BUFFERS = {False: (2.0, 0.6, 2.0), True: (1.0, 1.5, 1.0)}
@@ -226,7 +219,7 @@ def _tuned(
 
 
 def _visible_bytes(gpu: GpuSpec) -> int:
-    return VISIBLE_MIB.get(gpu.name, gpu.memory_usable_mib) * memory.MIB
+    return gpu.memory_usable_mib * memory.MIB
 
 
 def _rounded(value: float, step: int) -> int:
