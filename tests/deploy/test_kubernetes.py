@@ -329,7 +329,7 @@ def with_openai(flow, **changes):
 
 
 @pytest.mark.parametrize("flow", FLOWS)
-@pytest.mark.parametrize("settings", [{}, {"api_keys_secret": "keys"}], ids=["open", "keys"])
+@pytest.mark.parametrize("settings", [{}, {"api_keys_secret": "keys"}], ids=["own", "named"])
 def test_openai_clients_get_a_port_and_a_pool(flow, settings, tmp_path):
     spec = with_openai(flow, settings=settings)
     found = examined(spec, tmp_path)
@@ -340,9 +340,12 @@ def test_openai_clients_get_a_port_and_a_pool(flow, settings, tmp_path):
     assert pool["endpointPickerRef"]["name"] == "demo-a4500-int4-epp"
     assert pool["selector"]["matchLabels"] == made["Service"]["spec"]["selector"]
     volumes = {one["name"]: one for one in pods(spec)[0][1]["volumes"]}
-    assert ("api-keys" in volumes) == bool(settings)
-    if settings:
-        assert volumes["api-keys"]["secret"] == {"secretName": "keys", "defaultMode": 0o440}
+    # An endpoint without keys would be anybody's who reaches it, and trtk starts none.
+    secret = settings.get("api_keys_secret", "demo-a4500-int4-api-keys")
+    assert volumes["api-keys"]["secret"] == {"secretName": secret, "defaultMode": 0o440}
+    assert f"create secret generic {secret} --from-file=api-keys.json" in deploy.render(spec)["README.md"]
+    if flow == "openvino":
+        assert server_of(spec)["args"][-2:] == ["--api-keys", "/run/trtk-keys/api-keys.json"]
 
 
 def test_the_gateway_reads_its_configuration(tmp_path):

@@ -28,7 +28,9 @@ SETTINGS: Mapping[str, Setting] = {
     "storage_class": Setting(default="", help="of the claims that are made; empty: the cluster's default"),
     "pull_secret": Setting(default="", help="Secret with the registry's credentials"),
     "priority_class": Setting(default="", help="PriorityClass of the pods"),
-    "api_keys_secret": Setting(default="", help="for --openai: Secret with api-keys.json, as `trtk keys` writes it"),
+    "api_keys_secret": Setting(
+        default="", help="for --openai: Secret with api-keys.json of `trtk keys`; empty: NAME-api-keys"
+    ),
     "endpoint_picker": Setting(default="", help="Service of the InferencePool's picker; empty: NAME-epp"),
     "read_only_root": Setting(default="true", help="false where nvidia-cdi-hook writes into the container's root"),
     "tmp_size": Setting(default="8Gi", help="of /tmp: compiled kernels, links"),
@@ -110,6 +112,8 @@ def with_defaults(spec: DeploySpec) -> DeploySpec:
     """Return a spec whose settings say what was left to this deployment; a second time it changes nothing."""
     settings = dict(spec.settings)
     settings["surge"] = settings["surge"] or ("0" if spec.gpu.sm else "1")
+    if spec.container.openai_port:  # whoever reaches it could use it: there is no endpoint without keys
+        settings["api_keys_secret"] = settings["api_keys_secret"] or names.part_of(spec.name, "api-keys")
     settings["endpoint_picker"] = settings["endpoint_picker"] or names.part_of(spec.name, "epp")
     return dataclasses.replace(spec, settings=settings)
 

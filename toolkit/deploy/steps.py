@@ -60,12 +60,15 @@ def prepare(spec: DeploySpec) -> tuple[Step, ...]:
                 command=f"rsync -a --chmod=D755,F644 {spec.model.folder}/ NODE:{spec.volume.source}/",
             )
         )
-    if spec.settings["api_keys_secret"]:
+    if spec.settings.get("api_keys_secret"):
         secret = spec.settings["api_keys_secret"]
         steps.append(
             Step(
-                text="The API keys' hashes, as `trtk keys add --file api-keys.json` writes them:",
-                command=f"{where} create secret generic {secret} --from-file=api-keys.json",
+                text="API keys: the first command prints a client's key, this once; the file has its hash alone:",
+                command=(
+                    "trtk keys add first --file api-keys.json\n"
+                    f"{where} create secret generic {secret} --from-file=api-keys.json"
+                ),
             )
         )
     if spec.placement.nodes > 1:

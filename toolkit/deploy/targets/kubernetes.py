@@ -10,6 +10,7 @@ from toolkit.specs import DeploySpec
 
 def render(spec: DeploySpec) -> dict[str, str]:
     """Return the manifests and how to use them."""
+    spec = manifests.with_defaults(spec)
     made = {f"manifests/{name}": text for name, text in manifests.manifests(spec).items()}
     made |= {f"prepare/{name}": text for name, text in manifests.prepared(spec).items()}
     return {**made, "README.md": readme(spec, _guide(spec))}
