@@ -77,3 +77,16 @@ def test_a_file_that_others_can_read_or_that_is_none_is_refused(file, tmp_path):
         wrong.chmod(0o600)
         with pytest.raises(UsageError):
             keys.read(wrong)
+
+
+@pytest.mark.parametrize(("mode", "is_read"), [(0o440, True), (0o400, True), (0o460, False), (0o444, False)], ids=oct)
+def test_a_mounted_secret_belongs_to_root_and_is_read_by_its_group(file, monkeypatch, mode, is_read):
+    keys.add(file, "a")
+    file.chmod(mode)
+    someone = file.stat().st_uid + 1
+    monkeypatch.setattr("os.getuid", lambda: someone)  # somebody who is in the file's group
+    if is_read:
+        assert [one.name for one in keys.read(file)] == ["a"]
+    else:
+        with pytest.raises(UsageError, match="others may look into it"):
+            keys.read(file)
