@@ -12,6 +12,7 @@ from click.testing import CliRunner
 
 from tests.conftest import save_llama
 from toolkit.cli import main
+from toolkit.files import sha256_file
 
 
 @pytest.fixture(scope="module")
@@ -284,3 +285,34 @@ def cpu_build(model, tmp_path_factory):
     folder = tmp_path_factory.mktemp("cpu") / "tiny"
     build(model, folder, gpu="cpu")
     return Path(folder)
+
+
+@pytest.mark.parametrize(
+    ("gpu", "older", "taken"),
+    [
+        ("a4500", ["start.py", "model_repository/preprocessing/1/model.py"], ["checkpoint"]),
+        ("cpu", ["model_repository/ensemble/config.pbtxt"], ["checkpoint", "engine"]),
+    ],
+)
+def test_what_an_older_trtk_wrote_to_serve_a_build_is_written_again_and_nothing_else_is_made(
+    model, tmp_path, gpu, older, taken
+):
+    folder = tmp_path / "a"
+    build(model, folder, gpu=gpu, quant="int8")
+    now = files(folder)
+    manifest = json.loads(now["manifest.json"])
+    for record in manifest["files"]:
+        if record["path"] in older:
+            path = folder / record["path"]
+            path.write_text("# as it was\n")
+            record["sha256"], record["size_bytes"] = sha256_file(path), path.stat().st_size
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+
+    again, third = (build(model, folder, gpu=gpu, quant="int8") for _ in range(2))
+
+    assert (again["is_reused"], again["reused"], third["is_reused"]) == (False, taken, True)
+    assert {name for name, content in files(folder).items() if content != now[name]} == {"manifest.json"}
+    assert files(folder).keys() == now.keys()
+    assert [record["sha256"] for record in json.loads((folder / "manifest.json").read_text())["files"]] == [
+        record["sha256"] for record in json.loads(now["manifest.json"])["files"]
+    ]

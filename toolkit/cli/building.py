@@ -18,7 +18,7 @@ from toolkit.cli.replacing import need_replaceable
 from toolkit.cli.reusing import Reuse
 from toolkit.convert.conversion import SLOW_TOKENIZER_FILES, TOKENIZER_FILES
 from toolkit.engine import BuildJob, bundle
-from toolkit.files import FolderLock, replace_folder, write_json
+from toolkit.files import FolderLock, replace_folder, sha256_text, write_json
 from toolkit.models import adapters
 from toolkit.plan import tensors
 from toolkit.specs import BuildPlan, EngineManifest, ModelSource, Progress, to_json
@@ -44,8 +44,10 @@ def run(
     with FolderLock(folder):
         manifest = engine.manifest_of(folder)
         if manifest and manifest.build_id == reuse.build_id and engine.is_current(folder, plan, source):
-            _evaluated(plan, source, folder, bounds, progress)
-            return manifest, False
+            if is_written_as_now(plan, folder, manifest):
+                _evaluated(plan, source, folder, bounds, progress)
+                return manifest, False
+            reuse.take_from(folder, compilers_of(manifest))
         work = folder.with_name(folder.name + ".partial")
         made = _steps(plan, source, work, bounds=bounds, progress=progress, job=job, reuse=reuse)
         manifest = engine.seal(plan, source, work, made=made, progress=progress)
@@ -76,6 +78,7 @@ def _steps(
     def take_or_quantize() -> None:
         shutil.rmtree(checkpoint / adapters.FOLDER, ignore_errors=True)  # of an interrupted build with others
         reuse.checkpoint(checkpoint, quantize)
+        shutil.rmtree(checkpoint / adapters.FOLDER, ignore_errors=True)
         keep_only(checkpoint)
 
     evaluation: dict[str, Any] = {}
@@ -111,6 +114,24 @@ def _steps(
         build_id=reuse.build_id,
         reused=tuple(reuse.taken),
     )
+
+
+def is_written_as_now(plan: BuildPlan, folder: Path, manifest: EngineManifest) -> bool:
+    """Whether a built folder would be served by the same files if it were built now: they come with trtk."""
+    place = folder / engine.REPOSITORY
+    texts = repositories.files_of(plan, place, tokenizer=folder / engine.TOKENIZER)
+    now = {f"{engine.REPOSITORY}/{path}": text for path, text in texts.items()}
+    now |= {} if plan.gpu.is_cpu else bundle.entry(plan, commands_by_sm(plan))
+    written = (f"{engine.REPOSITORY}/", bundle.ENTRY, f"{bundle.PARTS}/", bundle.DOCUMENT)
+    was = {record.path: record.sha256 for record in manifest.files if record.path.startswith(written)}
+    was.pop(f"{engine.REPOSITORY}/{repository.RECORD}", None)
+    return was == {path: sha256_text(text) for path, text in now.items()}
+
+
+def compilers_of(manifest: EngineManifest) -> dict[str, str]:
+    """Return the versions of what compiled an engine, from its manifest."""
+    own = {"trtk", "python"}
+    return {name: version for name, version in manifest.tool_versions.items() if name not in own}
 
 
 def _evaluated(

@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from toolkit import cache
+from toolkit.cache.placing import place_all
 from toolkit.cli import output
+from toolkit.engine import CHECKPOINT, ENGINE
 from toolkit.engine.builder import builder
 from toolkit.specs import BuildPlan, ConversionPlan, ModelSource, Progress, no_progress, to_json
 
@@ -23,10 +25,20 @@ class Reuse:
         self._checkpoint_key = checkpoint_key(plan.conversion, source, progress=progress)
         self.build_id = build_key(plan, self._checkpoint_key, image=image)
         self.taken: list[str] = []
+        self._earlier: Path | None = None
+        self._earlier_versions: Mapping[str, str] = {}
+
+    def take_from(self, folder: Path, versions: Mapping[str, str]) -> None:
+        """Take everything from FOLDER, an earlier build of the same that is only to be served in another way."""
+        self._earlier, self._earlier_versions = folder, versions
+        output.note(f"{folder} is the same build; what serves it is written again, as this version of trtk writes it.")
 
     def checkpoint(self, folder: Path, make: Callable[[], object]) -> None:
         """Take the checkpoint into FOLDER, or let MAKE make it there and keep it."""
         key = self._checkpoint_key
+        if self._earlier:
+            self._place(CHECKPOINT, folder)
+            return
         with self._store.making(cache.CHECKPOINTS, key, on_wait=_say_waiting):
             if self._store.take(cache.CHECKPOINTS, key, folder):
                 self._say("checkpoint", key)
@@ -41,6 +53,9 @@ class Reuse:
         )
         if not is_compiled_here:
             return make()
+        if self._earlier:
+            self._place(ENGINE, folder)
+            return self._earlier_versions
         with self._store.making(cache.ENGINES, self.build_id, on_wait=_say_waiting):
             if self._store.take(cache.ENGINES, self.build_id, folder):
                 self._say("engine", self.build_id)
@@ -50,6 +65,11 @@ class Reuse:
             about = {**self._about(), "tool_versions": dict(versions)}
             self._store.put(cache.ENGINES, self.build_id, folder, about=about)
             return versions
+
+    def _place(self, name: str, folder: Path) -> None:
+        assert self._earlier
+        place_all(self._earlier / name, folder)
+        self.taken.append(name)
 
     def _say(self, what: str, key: str) -> None:
         self.taken.append(what)

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from toolkit.files import disk_errors_named, write_json
+from toolkit.files import canonical_json, write_text
 from toolkit.specs import BuildPlan
 from toolkit.templating import directory
 
@@ -23,14 +22,16 @@ SCHEMA = 1
 
 def write_entry(plan: BuildPlan, folder: Path, commands: Mapping[int, Sequence[str]]) -> None:
     """Write the entry script and bundle.json; COMMANDS has what to run on each SM that the bundle may start on."""
+    for name, text in entry(plan, commands).items():
+        write_text(folder / name, text, mode=0o755 if name == ENTRY else 0o644)
+
+
+def entry(plan: BuildPlan, commands: Mapping[int, Sequence[str]]) -> dict[str, str]:
+    """Return the files of the entry script by their path in a bundle."""
     source = directory() / "bundle"
-    with disk_errors_named(folder / ENTRY):
-        shutil.copyfile(source / ENTRY, folder / ENTRY)
-        (folder / ENTRY).chmod(0o755)
-        (folder / PARTS).mkdir(exist_ok=True)
-        for path in sorted((source / PARTS).glob("*.py")):
-            shutil.copyfile(path, folder / PARTS / path.name)
-    write_json(folder / DOCUMENT, document(plan, commands))
+    scripts = [source / ENTRY, *sorted((source / PARTS).glob("*.py"))]
+    texts = {str(path.relative_to(source)): path.read_text(encoding="utf-8") for path in scripts}
+    return {**texts, DOCUMENT: canonical_json(document(plan, commands))}
 
 
 def document(plan: BuildPlan, commands: Mapping[int, Sequence[str]]) -> dict[str, Any]:
