@@ -27,6 +27,7 @@ END_MARGIN_S = 15
 #: The volume holds the model twice while a new one is copied beside the old, and the compiled engine.
 COPIES = 3
 SPARE_GB = 5
+ADDRESSES = "terraform output -json addresses | tr -d '[]\"' | tr , '\\n'"
 
 SETTINGS = {
     "flavor": Setting(default="", help="Flavor with the GPUs; gpu-CARD where one GPU is enough, else asked for."),
@@ -157,7 +158,7 @@ def _guide(spec: DeploySpec, values: dict[str, Any]) -> Guide:
             Step(text="Look at what will be made, then make it:", command="terraform apply"),
             Step(
                 text="Copy the model to each server's volume, once; it is served as soon as it is there:",
-                command='for server in $(terraform output -json addresses | tr -d \'[]"\' | tr , " "); do\n'
+                command=f"for server in $({ADDRESSES}); do\n"
                 + "\n".join(f"  {line}" for line in copy.splitlines())
                 + "\ndone",
             ),
@@ -169,6 +170,7 @@ def _guide(spec: DeploySpec, values: dict[str, Any]) -> Guide:
             ),
         ),
         watch=(
+            Step(text="One of the servers:", command=f"server=$({ADDRESSES} | head -1)"),
             Step(
                 text="The first boot, some ten minutes with its reboot:",
                 command='ssh "ubuntu@$server" cloud-init status --wait',
