@@ -241,10 +241,24 @@ def test_the_quality_that_was_measured_stands_beside_the_price(config, tmp_path,
     (tmp_path / "engines/two").mkdir()
     (tmp_path / "engines/two/manifest.json").write_text("half a fi")
 
-    found = document(config, "--compare", "a4500", *LOAD[:4])
+    found = document(config, "--recommend", "--gpu", "a4500", *LOAD[:4])
 
-    assert found["options"][0]["quality"] == {"ppl": 30.0, "ppl_base": 27.0, "kl": 0.123, "top1": 0.8}
-    assert "0.123" in trtk(config, "--compare", "a4500", *LOAD[:4]).stdout
+    by_name = {option["quant"]: option["quality"] for option in found["options"]}
+    assert by_name.pop("int4") == {"ppl": 30.0, "ppl_base": 27.0, "kl": 0.123, "top1": 0.8}
+    assert set(by_name.values()) == {None}
+    assert "0.123" in trtk(config, "--recommend", "--gpu", "a4500", *LOAD[:4]).stdout
+
+
+def test_without_a_format_all_of_them_are_ranked_on_the_card(config):
+    found = document(config, "--gpu", "a4500", *LOAD)
+    text = trtk(config, "--gpu", "a4500", *LOAD).stdout
+
+    assert found["quant"] == found["formats"][0]["quant"]
+    assert {option["quant"] for option in found["formats"]} == {"fp16", "int8", "int8_sq", "int4"}
+    assert {each["quant"] for each in found["rejected_formats"]} == {"fp8", "w4a8_awq", "nvfp4"}
+    assert "Formats on this card" in text
+    assert max(len(line) for line in text.splitlines()) <= 80
+    assert "formats" not in document(config, *A4500, *LOAD)
 
 
 def test_a_sweep_names_the_cliff(config):

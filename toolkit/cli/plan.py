@@ -16,6 +16,7 @@ from toolkit.errors import PlanInfeasible, UsageError
 
 if TYPE_CHECKING:
     from toolkit.cli.plan_making import Answer, Question
+    from toolkit.plan.recommend import Recommendation
 
 EPILOG = output.examples(
     "trtk plan demo --gpu a4500 --quant int4 --isl 1024 --osl 256 --concurrency 16 --slo ttft=500ms --slo itl=50ms",
@@ -95,26 +96,37 @@ def plan(model: str | None, as_json: bool, **options: Any) -> None:
 
 
 def _one(question: Question, *, as_json: bool) -> None:
-    from toolkit.cli import plan_document, plan_views
+    from toolkit.cli import plan_document, plan_making, plan_views
 
+    ranked = None if question.options["quant"] else _ranked(question)
     try:
-        answer = _answer(question)
+        answer = _answer(question, ranked)
     except PlanInfeasible as refusal:
         if as_json:
             output.document(plan_document.refusal(question, refusal))
         raise
     is_explained = question.options["explain"]
     if as_json:
-        output.document(plan_document.plan(question, answer, is_explained=is_explained))
+        formats = plan_document.formats(ranked, plan_making.quality(question.name)) if ranked else {}
+        output.document({**plan_document.plan(question, answer, is_explained=is_explained), **formats})
     else:
         plan_views.show(question, answer, is_explained=is_explained)
+        if ranked:
+            plan_views.formats(question, ranked, plan_making.quality(question.name))
     _page(question, lambda pages: pages.of_plan(question, answer))
     faults = plan_document.faults(question, answer)
     if faults:
         raise PlanInfeasible(faults[0], hint="`trtk plan MODEL` without --gpu names cards that carry it.")
 
 
-def _answer(question: Question) -> Answer:
+def _ranked(question: Question) -> Recommendation:
+    """Return the formats on the asked card, by cost."""
+    from toolkit.cli import plan_making
+
+    return plan_making.recommendation(question, [question.options["gpu"]])
+
+
+def _answer(question: Question, ranked: Recommendation | None = None) -> Answer:
     """Return the plan on the asked card, in the asked format or in the first that carries the load."""
     from toolkit import quant
     from toolkit.cli import plan_making
@@ -125,7 +137,7 @@ def _answer(question: Question) -> Answer:
         return plan_making.answer(question, gpu, recipe, weights_bytes=size)
     if named:
         return plan_making.answer(question, gpu, quant.get(named))
-    found = plan_making.recommendation(question, [gpu])
+    found = ranked or _ranked(question)
     best = found.options[0].candidate.recipe if found.options else _least_bad(found)
     output.note(
         f"--quant {best.name}: {'the cheapest here that carries the load' if found.options else 'the nearest'}."

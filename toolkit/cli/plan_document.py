@@ -157,6 +157,14 @@ def recommendation(question: Question, found: Recommendation, quality: dict[str,
     }
 
 
+def formats(found: Recommendation, quality: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    """Return what else the same card could run, by cost, and what it could not."""
+    return {
+        "formats": [option_row(option, quality) for option in found.options],
+        "rejected_formats": [_rejected(each, quality) for each in found.rejected],
+    }
+
+
 def option_row(option: Option, quality: dict[str, dict[str, Any]]) -> dict[str, Any]:
     """Return one way to carry the load."""
     from toolkit.plan.recommend import parallel_of

@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from toolkit.plan.knobs import Knob
     from toolkit.plan.recommend import Option, Recommendation, Rejected, Wanted
 
-#: One format of each kind: what else there is differs in how it is made, not in its bytes.
-RECOMMENDED = ("fp16", "fp8", "int8", "int4", "nvfp4")
+#: One format of each kind: what else there is differs in how it is made, not in its bytes or its arithmetic.
+RECOMMENDED = ("fp16", "fp8", "int8", "int8_sq", "int4", "w4a8_awq", "nvfp4")
 #: What the planner leaves to the rest of a host.
 HOST_SHARE = 0.9
 
@@ -186,11 +186,15 @@ def _way_out(question: Question, gpu: str) -> str | None:
 
     free = dataclasses.replace(question, options={**question.options, "quant": None})
     ways = [option.candidate for option in recommendation(free, [gpu]).options]
-    for made in sorted(ways, key=lambda each: (each.gpus, -each.recipe.weight_bits)):
+    for made in sorted(ways, key=lambda each: (each.gpus, -each.recipe.weight_bits, _place(each.recipe))):
         ranks = parallel_of(made.sharding)
         options = "" if ranks == "-" else "".join(f" --{rank[:2]} {rank[2:]}" for rank in ranks.split())
         return f"Try --quant {made.recipe.name}{options}."
     return None
+
+
+def _place(recipe: QuantRecipe) -> int:
+    return RECOMMENDED.index(recipe.name)
 
 
 def _knobs(question: Question, target: Target, made: Candidate, asked: Any) -> Iterator[Knob]:

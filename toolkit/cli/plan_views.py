@@ -159,8 +159,7 @@ def explain(answer: Answer) -> None:
 def recommended(question: Question, found: Recommendation, quality: dict[str, dict[str, Any]]) -> None:
     """Print the options by cost, the front, what was rejected and the nearest miss."""
     is_load_given = bool(question.workload.rate_rps or question.workload.concurrency)
-    cost = "cost/mo" if is_load_given else "per 1M"
-    columns = ("card", "quant", "ranks", "x", "each", "TTFT", "TPOT", "tok/s", cost, "KL")
+    columns = ("card", "quant", "ranks", "x", "each", "TTFT", "TPOT", "tok/s", _cost_column(is_load_given), "KL")
     heading = f"{title(question.name)}: what carries the load, cheapest first"
     if found.options:
         output.table(heading, columns, [row(option, quality) for option in found.options[:20]], right=columns[3:])
@@ -180,6 +179,20 @@ def recommended(question: Question, found: Recommendation, quality: dict[str, di
     _rejections(found)
     if not found.options and found.nearest:
         labelled("", nearest(found.nearest))
+
+
+def formats(question: Question, found: Recommendation, quality: dict[str, dict[str, Any]]) -> None:
+    """Print what else the same card could run, cheapest first, and why it could not."""
+    is_load_given = bool(question.workload.rate_rps or question.workload.concurrency)
+    columns = ("card", "quant", "ranks", "x", "each", "TTFT", "TPOT", "tok/s", _cost_column(is_load_given), "KL")
+    rows = [row(option, quality) for option in found.options]
+    if len(rows) > 1:
+        output.table("Formats on this card", columns, rows, right=columns[3:])
+    _rejections(found)
+
+
+def _cost_column(is_load_given: bool) -> str:
+    return "cost/mo" if is_load_given else "per 1M"
 
 
 def nearest(miss: Rejected) -> str:
