@@ -1,10 +1,12 @@
 """A record on a full disk: what became of a server can still be written down, and is read whole."""
 
 import contextlib
+import dataclasses
 import threading
 
 import pytest
 
+from toolkit import processes, serve
 from toolkit.errors import MissingError
 from toolkit.serve import records
 from toolkit.serve.records import Record
@@ -54,6 +56,19 @@ def test_what_has_no_room_in_the_old_record_is_an_error_and_the_old_one_stays(fu
         records.write(record_of("b"))
 
     assert records.read_all() == [record]
+
+
+def test_a_hint_names_a_server_as_a_shell_takes_it(tmp_path, monkeypatch):
+    monkeypatch.setenv("TRTK_STATE", str(tmp_path))
+    me = processes.this_process()
+    alive = {"boot_id": processes.boot_id(), "owner_pid": me.pid, "owner_start_ticks": me.start_ticks}
+    made = record_of("my server; ls")
+    records.write(
+        dataclasses.replace(made, endpoint=dataclasses.replace(made.endpoint, pid=records.NOT_STARTED), **alive)
+    )
+    with pytest.raises(MissingError) as refused:
+        serve.start(dataclasses.replace(made.endpoint.spec, is_pool=True))
+    assert refused.value.hint.startswith("Use it, or `trtk stop 'my server; ls'`, or ")
 
 
 @pytest.fixture(autouse=True)

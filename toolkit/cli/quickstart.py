@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from shlex import quote
 
 import click
 
@@ -103,7 +104,9 @@ def ask(endpoint: Endpoint, folder: Path) -> tuple[str, str]:
         reply = httpx.post(f"{endpoint.http_url}/v2/models/ensemble/generate", json=body, timeout=60)
         reply.raise_for_status()
     except httpx.HTTPError as error:
-        raise ServerError(f"{endpoint.name} did not answer: {error}.", hint=f"trtk logs {endpoint.name}") from error
+        raise ServerError(
+            f"{endpoint.name} did not answer: {error}.", hint=f"trtk logs {quote(endpoint.name)}"
+        ) from error
     return str(reply.json()["text_output"]), prompt
 
 
@@ -150,4 +153,4 @@ def say(answer: str, report: BenchReport, page: Path, *, curl: str, python: str,
     output.text()
     output.text(f"Report: {page}")
     if stop:
-        output.text(f"It goes on running: trtk status, trtk logs, trtk bench; trtk stop {stop} ends it.")
+        output.text(f"It goes on running: trtk status, trtk logs, trtk bench; trtk stop {quote(stop)} ends it.")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+from shlex import quote
 from typing import TYPE_CHECKING
 
 from toolkit.errors import MissingError, ServerError, UnknownName, UsageError
@@ -32,7 +33,9 @@ def ready_server(name: str | None = None, *, choose: str = "--url") -> Endpoint:
     for status in asked:
         why = f": {status.problem}" if status.problem else ""
         one = status.endpoint.name
-        raise ServerError(f"The server {one!r} is {status.state}{why}.", hint=f"`trtk logs {one}` shows its log.")
+        raise ServerError(
+            f"The server {one!r} is {status.state}{why}.", hint=f"`trtk logs {quote(one)}` shows its log."
+        )
     raise MissingError("No server is running here.", hint=START_HINT)
 
 

@@ -6,6 +6,7 @@ import os
 import signal
 from collections.abc import Callable
 from pathlib import Path
+from shlex import quote
 from types import FrameType
 from typing import Any
 
@@ -103,7 +104,7 @@ def _serve(spec: ServeSpec, options: dict[str, Any], write: Callable[[], None], 
         server.start_supervisor(endpoint)
     _show(endpoint, as_json=as_json)
     if is_detached:
-        output.note(f"Stop it with: trtk stop {endpoint.name}")
+        output.note(f"Stop it with: trtk stop {quote(endpoint.name)}")
     else:
         _stay(endpoint, is_log_printed=options["print_log"])
 
@@ -136,7 +137,7 @@ def _show(endpoint: Endpoint, *, as_json: bool) -> None:
             output.text(f"  {companion.name:<8} {companion.url}")
     output.text(f"  log      {endpoint.log_path}")
     if endpoint.spec.is_pool:
-        output.text(f"Its models are loaded on demand; `trtk ps {endpoint.name}` shows them.")
+        output.text(f"Its models are loaded on demand; `trtk ps {quote(endpoint.name)}` shows them.")
     elif model := endpoint.spec.probe_model:
         body = '{"text_input": "The capital of France is", "max_tokens": 32}'
         output.text(f"Try: curl -s {endpoint.http_url}/v2/models/{model}/generate -d '{body}'")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from shlex import quote
 from typing import TYPE_CHECKING
 
 import click
@@ -42,7 +43,7 @@ def _need_ready(found: Sequence[ServerStatus]) -> None:
             why = f": {one.problem}" if one.problem else ""
             raise ServerError(
                 f"The server {one.endpoint.name!r} is {one.state}{why}.",
-                hint=f"`trtk logs {one.endpoint.name}` shows its log.",
+                hint=f"`trtk logs {quote(one.endpoint.name)}` shows its log.",
             )
 
 
@@ -53,7 +54,7 @@ def card(one: ServerStatus) -> str:
         why = f"\n  {one.last_failure}" if one.last_failure else ""  # said by who gave it up
         return (
             f"{end.name}: dead (was pid {end.pid}, started {end.started_at}){why}\n"
-            f"  log   {end.log_path}\n  `trtk stop {end.name}` cleans up after it."
+            f"  log   {end.log_path}\n  `trtk stop {quote(end.name)}` cleans up after it."
         )
     models = ", ".join(one.models) or "-"
     why = f": {one.problem}" if one.problem else ""

@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from shlex import quote
 from typing import TYPE_CHECKING
 
 import click
@@ -87,7 +88,9 @@ class Watch:
             return Seen(name=status, state="stopped", why="It was stopped by another command.")
         end = status.endpoint
         if status.state == "dead":
-            return Seen(name=end.name, state="dead", why=f"`trtk logs {end.name}` shows its log; was pid {end.pid}.")
+            return Seen(
+                name=end.name, state="dead", why=f"`trtk logs {quote(end.name)}` shows its log; was pid {end.pid}."
+            )
         seen = self._read(
             end.metrics_url, name=end.name, state=status.state, why=status.problem, uptime_s=status.uptime_s
         )

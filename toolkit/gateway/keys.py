@@ -13,6 +13,7 @@ import stat
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from shlex import quote
 
 from toolkit import files, specs
 from toolkit.errors import UnknownName, UsageError
@@ -74,7 +75,9 @@ def add(path: Path, name: str) -> str:
     with files.FolderLock(path):
         keys = read(path) if path.exists() else ()
         if any(key.name == name for key in keys):
-            raise UsageError(f"{path} has a key named {name!r} already.", hint=f"`trtk keys rm {name}` takes it back.")
+            raise UsageError(
+                f"{path} has a key named {name!r} already.", hint=f"`trtk keys rm {quote(name)}` takes it back."
+            )
         _write(path, (*keys, ApiKey(id=key_id, name=name, sha256=_hash(secret), created=created)))
     return f"trtk-{key_id}-{secret}"
 

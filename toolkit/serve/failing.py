@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from shlex import quote
 
 from toolkit import processes
 from toolkit.errors import ServerError, TrtkError
@@ -38,4 +39,4 @@ def explained(endpoint: Endpoint, message: str, *, hint: str = "") -> ServerErro
     lines = triton_log.telling_lines(triton_log.read_tail(Path(endpoint.log_path)))
     shown = "".join(f"\n  {line}" for line in lines)
     said = f"{message}\nFrom its log, {endpoint.log_path}:{shown}" if lines else message
-    return ServerError(said, hint=f"{hint} `trtk logs {endpoint.name}` shows its log.".strip())
+    return ServerError(said, hint=f"{hint} `trtk logs {quote(endpoint.name)}` shows its log.".strip())

@@ -6,6 +6,7 @@ import dataclasses
 import errno
 import os
 import socket
+from shlex import quote
 from typing import Any
 
 from toolkit import processes
@@ -47,7 +48,8 @@ def busy(spec: ServeSpec, port: int) -> MissingError:
     free = f"{option} {_free_above(spec, port)}"
     if ours:
         return MissingError(
-            f"Port {port} is taken by the server {ours!r} (pid {pid}).", hint=f"Try {free}, or `trtk stop {ours}`."
+            f"Port {port} is taken by the server {ours!r} (pid {pid}).",
+            hint=f"Try {free}, or `trtk stop {quote(ours)}`.",
         )
     holder = f"by pid {pid} ({processes.command(pid)})" if pid else "by a process of another user"
     return MissingError(f"Port {port} is taken {holder}.", hint=f"Try {free}.")

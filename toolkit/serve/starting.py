@@ -11,6 +11,7 @@ import time
 import uuid
 from collections.abc import Callable
 from pathlib import Path
+from shlex import quote
 
 from toolkit import processes
 from toolkit.errors import MissingError, ServerError, UsageError
@@ -141,7 +142,8 @@ def _need_not_held(found: Record | None) -> None:
         raise MissingError(
             f"A server named {found.endpoint.name!r} is already running at {found.endpoint.http_url} "
             f"(pid {found.endpoint.pid}).",
-            hint=f"Use it, or `trtk stop {found.endpoint.name}`, or give this one another --name and other ports.",
+            hint=f"Use it, or `trtk stop {quote(found.endpoint.name)}`, or give this one another --name and other"
+            " ports.",
         )
 
 

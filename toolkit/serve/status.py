@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from shlex import quote
 
 from toolkit import processes
 from toolkit.errors import UsageError
@@ -57,7 +58,9 @@ def only_name() -> str:
     if not names:
         raise UsageError("No server is running.", hint="`trtk serve` starts one.")
     if len(names) > 1:
-        raise UsageError(f"There are {len(names)} servers: {', '.join(names)}.", hint=f"Name one, as in: {names[0]}")
+        raise UsageError(
+            f"There are {len(names)} servers: {', '.join(names)}.", hint=f"Name one, as in: {quote(names[0])}"
+        )
     return names[0]
 
 

@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 from toolkit import processes
@@ -146,7 +147,7 @@ def _delayed(record: Record, failure: str, say: Say) -> Record:
     if failures > limit:
         _clear(record, say)
         tried = f"\nIt was started again {limit} times in a row." if limit else ""
-        raise ServerError(f"{failure}{tried}", hint=f"`trtk logs {record.endpoint.name}` shows its log.")
+        raise ServerError(f"{failure}{tried}", hint=f"`trtk logs {quote(record.endpoint.name)}` shows its log.")
     wait_s = min(BACKOFF_S * 2 ** (failures - 1), BACKOFF_MAX_S)
     say(f"{failure.splitlines()[0]} Starting it again in {wait_s:.0f} s ({failures} of {limit}).")
     deadline = time.monotonic() + wait_s
