@@ -1,10 +1,12 @@
 """A comparison calls a change what is one, and noise what is noise; other tools' results become the same records."""
 
+import dataclasses
 import json
 import random
 
 import pytest
 
+from tests.bench.test_stability import loop, simulated
 from toolkit.bench import comparing, reading
 from toolkit.bench.latency import e2e_latency_ms, itl_ms, send_lag_ms, ttft_ms
 from toolkit.errors import UsageError
@@ -54,6 +56,29 @@ def test_two_runs_of_the_same_thing_are_the_same():
         for verdict in verdicts(result(seed=2 * seed), result(seed=2 * seed + 1)).values()
     )
     assert false_alarms <= 4  # of 84, at 95 % and beyond 5 % of change
+
+
+def test_two_runs_of_one_loaded_queue_are_the_same():
+    """Its requests wait alike: taken as independent ones, nine of ten such pairs would be called a change."""
+
+    def queued(seed):
+        run = simulated(loop(42, seed=seed))
+        return reading.Result(
+            name=str(seed), tool="trtk", duration_s=run.duration_s, records=run.records,
+            document={"profile": {"arrival": "poisson"}},
+        )  # fmt: skip
+
+    pairs = [verdicts(queued(2 * seed), queued(2 * seed + 1)) for seed in range(12)]
+    assert all("output_token_throughput_tps" not in pair for pair in pairs)  # it is what was asked for
+    assert sum(verdict != "same" for pair in pairs for verdict in pair.values()) <= 3  # of 72
+
+
+def test_the_throughput_of_a_rate_that_is_not_kept_up_with_is_compared():
+    kept = dataclasses.replace(result(seed=1), document={"profile": {"arrival": "poisson"}})
+    behind = dataclasses.replace(
+        result(seed=2, scale=2), document={"profile": {"arrival": "poisson"}, "backlog_growth_rps": 1.5}
+    )
+    assert verdicts(kept, behind)["output_token_throughput_tps"] == "worse"
 
 
 def test_a_small_change_is_tolerated_however_sure_it_is():
@@ -131,7 +156,7 @@ def test_ranks_drawn_from_beta_are_those_of_drawing_every_request():
     ordered = sorted(ttft_ms(record) for record in result(seed=5, count=120).records)
     dice = random.Random(0)
     plain = sorted(sorted(dice.choices(ordered, k=120))[round(119 * 0.95)] for _ in range(3000))
-    short = sorted(comparing._percentiles(ordered, 95, seed="x").draws)
+    short = sorted(comparing.drawn_percentiles(ordered, 95, count=120, seed="x"))
     for share in (0.05, 0.25, 0.5, 0.75, 0.95):
         expected = plain[int(3000 * share)]
         assert (

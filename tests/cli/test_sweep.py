@@ -16,8 +16,8 @@ def trtk(*words):
 
 def test_knee_and_cliff_are_named_with_what_happened(serve, tmp_path, monkeypatch):
     monkeypatch.setenv("COLUMNS", "80")
-    served = serve(ttft_s=0.1, gap_s=0.03, capacity=8)
-    done = trtk("--url", served.grpc, "--sweep", "concurrency=4..16", "--osl", "11", "--metrics-url",
+    served = serve(ttft_s=0.05, gap_s=0.1, capacity=8)
+    done = trtk("--url", served.http, "--sweep", "concurrency=4..16", "--osl", "5", "--requests", "24", "--metrics-url",
                 f"{served.http}/metrics", "--price", "36EUR/h", "-o", tmp_path)  # fmt: skip
     found = json.loads((tmp_path / "sweep.json").read_text())
 
@@ -27,11 +27,11 @@ def test_knee_and_cliff_are_named_with_what_happened(serve, tmp_path, monkeypatc
     assert (found["cliff"]["last_good"], found["cliff"]["first_bad"]) == (8, 16)
     assert found["cliff"]["cause"].startswith("requests queue in the server")  # a busy machine may add the load tester
     assert "Knee at 8 in flight: more load adds more to latency than to throughput." in done.stdout
-    assert re.search(r"Cliff between 8 and 16 in flight: TTFT p95 grows from 1\d\d to \d{3}", done.stdout)
+    assert re.search(r"Cliff between 8 and 16 in flight: TTFT p95 grows from \d+ to \d{3}", done.stdout)
     assert "up to 8 requests are worked on, of 8 places; up to 8 wait" in done.stdout
     assert max(len(line) for line in done.stdout.splitlines()[:9]) <= 80
-    # Eight at a time, each 0.4 s for eleven tokens: 220 tokens a second at the most.
-    assert 120 < found["steps"][-1]["tokens_per_s"] < 225
+    # Eight at a time, each 0.45 s for five tokens: 89 tokens a second at the most.
+    assert 50 < found["steps"][-1]["tokens_per_s"] < 90
     assert found["steps"][-1]["cost_per_million"] == pytest.approx(10_000 / found["steps"][-1]["tokens_per_s"])
     page = (tmp_path / "sweep.html").read_text()
     assert page.count("<svg") == 3

@@ -4,6 +4,9 @@ The confidence interval of each change comes from the bootstrap (Efron, Annals o
 drawn again with replacement, and throughput from slices of the run's time, since its requests are not independent. A
 change is called one when the interval leaves zero out and the change is larger than what is tolerated.
 
+Requests of one queue wait alike, so that many of them say as much as a few: they count as so many independent ones as
+the means of stretches of the run show (search.independent).
+
 A percentile need not be drawn request by request: the k-th smallest of n draws from n sorted values is the value at n
 times a Beta(k, n - k + 1) number, as the ranks of uniform draws are.
 """
@@ -18,11 +21,15 @@ from dataclasses import dataclass
 
 from toolkit.bench.latency import LATENCIES, percentile
 from toolkit.bench.reading import Result
+from toolkit.bench.search import independent
 from toolkit.bench.summary import tokens_between
 from toolkit.specs import RequestRecord
 
 DRAWS = 1000
-SLICES = 20
+SLICES = 12
+#: Stretches by which it is seen how alike neighbours are, and how much wider an interval of so few is (Student's t).
+BATCHES = 10
+WIDER = 2.26 / 1.96
 CONFIDENCE = 95.0
 SHARES = (50, 95)
 
@@ -51,7 +58,7 @@ def compare(before: Result, after: Result, *, tolerated_pct: float = 5.0, seed: 
                 made = [_percentiles(values, share, seed=f"{seed}/{name}/{i}") for i, values in enumerate(pair)]
                 changes.append(_change(f"{name} p{share}", "ms", made, is_more_better=False, tolerated=tolerated_pct))
     slices = [_slices(result) for result in (before, after)]
-    if all(slices):
+    if all(slices) and not (_is_given(before) and _is_given(after)):
         made = [_means(values, seed=f"{seed}/tps/{i}") for i, values in enumerate(slices)]
         changes.append(
             _change("output_token_throughput_tps", "tokens/s", made, is_more_better=True, tolerated=tolerated_pct)
@@ -62,9 +69,16 @@ def compare(before: Result, after: Result, *, tolerated_pct: float = 5.0, seed: 
     return changes
 
 
+def _is_given(result: Result) -> bool:
+    """Whether a run's throughput is what was asked for and says nothing of the server: an open loop, kept up with."""
+    arrival = result.document.get("profile", {}).get("arrival", "closed")
+    return arrival != "closed" and result.document.get("backlog_growth_rps") is None
+
+
 def _latencies(result: Result, name: str) -> list[float]:
-    ok = [record for record in result.records if record.outcome == "ok"]
-    return sorted(value for record in ok if (value := LATENCIES[name](record)) is not None)
+    """Return the latencies of what succeeded, in the order of time."""
+    ok = sorted((r for r in result.records if r.outcome == "ok"), key=lambda record: record.scheduled_s)
+    return [value for record in ok if (value := LATENCIES[name](record)) is not None]
 
 
 def _slices(result: Result) -> list[float]:
@@ -90,18 +104,30 @@ class _Drawn:
     draws: list[float]
 
 
-def _percentiles(ordered: Sequence[float], share: float, *, seed: str) -> _Drawn:
-    dice, count = random.Random(seed), len(ordered)
-    rank = 1 + round((count - 1) * share / 100)
-    draws = [ordered[min(int(count * dice.betavariate(rank, count - rank + 1)), count - 1)] for _ in range(DRAWS)]
-    return _Drawn(percentile(ordered, share), draws)
+def _percentiles(values: Sequence[float], share: float, *, seed: str) -> _Drawn:
+    """Draw a percentile as that of so many independent requests as these are worth."""
+    count = max(independent(_ranks(values), batches=BATCHES) / WIDER**2, 1.0)
+    ordered = sorted(values)
+    return _Drawn(percentile(ordered, share), drawn_percentiles(ordered, share, count=count, seed=seed))
+
+
+def drawn_percentiles(ordered: Sequence[float], share: float, *, count: float, seed: str) -> list[float]:
+    """Return a percentile of COUNT values drawn from these, again and again."""
+    dice, most = random.Random(seed), len(ordered)
+    rank = 1 + (count - 1) * share / 100
+    return [ordered[min(int(most * dice.betavariate(rank, count - rank + 1)), most - 1)] for _ in range(DRAWS)]
+
+
+def _ranks(values: Sequence[float]) -> list[float]:
+    """Return the place of each value among all: one that is far out is one value and no more."""
+    places = {value: place for place, value in enumerate(sorted(values))}
+    return [float(places[value]) for value in values]
 
 
 def _means(values: Sequence[float], *, seed: str) -> _Drawn:
-    dice = random.Random(seed)
-    return _Drawn(
-        statistics.fmean(values), [statistics.fmean(dice.choices(values, k=len(values))) for _ in range(DRAWS)]
-    )
+    dice, mean = random.Random(seed), statistics.fmean(values)
+    draws = [statistics.fmean(dice.choices(values, k=len(values))) for _ in range(DRAWS)]
+    return _Drawn(mean, [mean + WIDER * (draw - mean) for draw in draws])
 
 
 def _change(metric: str, unit: str, made: Sequence[_Drawn], *, is_more_better: bool, tolerated: float) -> Change:

@@ -92,12 +92,13 @@ SERVER_PANELS = (
     ("requests_waiting", "waiting", BAD, 1.0),
     ("kv_fraction", "KV cache, %", SECOND, 100.0),
     ("gpu_utilization", "GPU, %", THIRD, 100.0),
+    ("gpu_memory_used_bytes", "GPU, GiB", FIRST, 2**-30),
     ("gpu_power_w", "power, W", THIRD, 1.0),
 )
 
 
 def _server(samples: Sequence[Mapping[str, Any]]) -> list[Plot]:
-    known = [panel for panel in SERVER_PANELS if any(one[panel[0]] is not None for one in samples)]
+    known = [panel for panel in SERVER_PANELS if any(one.get(panel[0]) is not None for one in samples)]
     if len(samples) < 2 or not known:
         return []
     said = "The server's own metrics while it was loaded."
@@ -111,7 +112,7 @@ def _server_panels(
         figure.set_figheight(1.1 + 1.1 * len(panels))
         rows = figure.subplots(len(panels), 1, sharex=True, squeeze=False)[:, 0]
         for axes, (name, label, colour, factor) in zip(rows, panels, strict=True):
-            points = [(one["t_s"], factor * one[name]) for one in samples if one[name] is not None]
+            points = [(one["t_s"], factor * one[name]) for one in samples if one.get(name) is not None]
             axes.plot([x for x, _ in points], [y for _, y in points], color=colour, linewidth=1.5)
             axes.set_ylabel(label)
             axes.set_ylim(0, 1.15 * max(y for _, y in points) or 1.0)

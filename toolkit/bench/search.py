@@ -125,17 +125,17 @@ class Search:
         )
 
 
-def independent(values: Sequence[float]) -> float:
+def independent(values: Sequence[float], *, batches: int = BATCHES) -> float:
     """Return how many independent requests these are worth, in the order of their time: those in one queue wait alike.
 
-    By batch means: independent values would make the means of BATCHES stretches vary by the variance of one over the
+    By batch means: independent values would make the means of stretches vary by the variance of one over the
     length of a stretch (Law and Carson, Operations Research 27, 1979).
     """
-    length = len(values) // BATCHES
+    length = len(values) // batches
     spread = statistics.pvariance(values) if length else 0.0
     if not spread:
         return float(len(values))
-    means = [statistics.fmean(values[length * i : length * (i + 1)]) for i in range(BATCHES)]
+    means = [statistics.fmean(values[length * i : length * (i + 1)]) for i in range(batches)]
     return len(values) / max(length * statistics.variance(means) / spread, 1.0)
 
 
