@@ -76,6 +76,9 @@ class Mock:
         begin = self.first_start + self.script.stall_at_s
         return max(planned, begin + self.script.stall_s) if begin <= planned < begin + self.script.stall_s else planned
 
+    def is_reset(self, script: Script) -> bool:
+        return bool(script.reset_every) and self.requests % script.reset_every == 0
+
     def input_tokens(self, said) -> int:
         if self.script.added_tokens < 0:
             return 7
@@ -300,7 +303,8 @@ class Http:
         await self.document(writer, 200, {"choices": [choice], "usage": usage})
 
     async def completion_events(self, writer, request, request_id, *, is_chat) -> None:
-        script, options, done = self.mock.script, request.get("stream_options", {}), 0
+        script = Script() if request_id == "probe" else self.mock.script
+        options, done = request.get("stream_options", {}), 0
         writer.write(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n")
         base = {"id": request_id, "object": "chat.completion.chunk" if is_chat else "text_completion", "created": 0}
         base |= {"model": "mock"}
@@ -315,18 +319,26 @@ class Http:
                 event = base | {"choices": [choice | {"index": 0, "finish_reason": None}]}
                 if options.get("continuous_usage_stats"):
                     event["usage"] = {"prompt_tokens": given, "completion_tokens": done}
-                self.event(writer, "not json" if script.is_malformed and request_id != "probe" else json.dumps(event))
+                self.event(writer, "not json" if script.is_malformed else json.dumps(event))
+                if self.mock.is_reset(script):
+                    writer.transport.abort()
+                    return
         except RuntimeError as error:
             self.event(writer, json.dumps({"error": {"message": str(error)}}))
+        if script.is_never_final:
+            await asyncio.sleep(3600)
         if script.is_done_said:
-            last = {"delta": {}} if is_chat else {"text": ""}
-            self.event(writer, json.dumps(base | {"choices": [last | {"index": 0, "finish_reason": "length"}]}))
-            if options.get("include_usage"):
-                usage = {"prompt_tokens": given, "completion_tokens": done}
-                self.event(writer, json.dumps({"choices": [], "usage": usage}))
-            self.event(writer, "[DONE]")
+            usage = {"prompt_tokens": given, "completion_tokens": done} if options.get("include_usage") else None
+            self.completion_end(writer, base, usage, is_chat=is_chat)
         writer.write(b"0\r\n\r\n")
         await writer.drain()
+
+    def completion_end(self, writer, base, usage, *, is_chat) -> None:
+        last = {"delta": {}} if is_chat else {"text": ""}
+        self.event(writer, json.dumps(base | {"choices": [last | {"index": 0, "finish_reason": "length"}]}))
+        if usage:
+            self.event(writer, json.dumps({"choices": [], "usage": usage}))
+        self.event(writer, "[DONE]")
 
     async def stream(self, writer, request) -> None:
         writer.write(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n")
@@ -339,7 +351,7 @@ class Http:
                     event = {"text_output": text}
                 self.event(writer, "not json" if script.is_malformed else json.dumps(event))
                 sent += 1
-                if script.reset_every and self.mock.requests % script.reset_every == 0 and sent == 2:
+                if sent == 2 and self.mock.is_reset(script):
                     writer.transport.abort()
                     return
         except RuntimeError as error:

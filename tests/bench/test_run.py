@@ -88,49 +88,6 @@ def test_a_duration_ends_the_sending_and_what_is_in_flight_is_finished(serve):
     assert max(record.sent_s for record in found.records) < 0.5 < found.duration_s < 1.0
 
 
-@pytest.mark.parametrize("scheme", SCHEMES)
-def test_an_error_in_the_stream_is_a_failed_request_with_the_servers_words(serve, scheme):
-    found = run(serve(fail_every=4).url(scheme), concurrency=1)
-    failed = [row for row in outcomes(found).values() if row[0] != "ok"]
-    assert failed == [("failed", "server_error", "CUDA out of memory")] * 4
-    assert found.stop_reason is None
-
-
-@pytest.mark.parametrize("scheme", SCHEMES)
-def test_a_server_that_dies_ends_the_run_and_keeps_what_was_measured(serve, scheme):
-    started = time.monotonic()
-    found = run(serve(die_at_request=9, gap_s=0.002).url(scheme), concurrency=1, requests=1000)
-    assert time.monotonic() - started < 20
-    counted = [record.outcome for record in found.records]
-    kinds = [record.error for record in found.records[8:]]
-    assert counted[:8] == ["ok"] * 8
-    # A dying process may still accept a connection or two before it refuses them.
-    assert (kinds[-1], set(kinds[:-1])) == ("connection_refused", {"stream_broken"})
-    assert found.stop_reason.startswith("The server at ")
-    document = bench.summarise(found, {}).document
-    assert (document["valid"], document["requests"]["ok"]) == (False, 8)
-    assert document["errors"] == {"stream_broken": len(kinds) - 1, "connection_refused": 1}
-
-
-def test_a_connection_that_is_cut_does_not_end_the_run(serve):
-    found = run(serve(reset_every=2).http, concurrency=1)
-    assert [record.error for record in found.records] == [None, "stream_broken"] * 8
-
-
-@pytest.mark.parametrize("scheme", SCHEMES)
-def test_a_final_response_that_never_comes_is_a_timeout(serve, scheme):
-    started = time.monotonic()
-    found = run(serve(is_never_final=True).url(scheme), requests=4, timeout_s=0.5)
-    assert time.monotonic() - started < 10
-    assert set(outcomes(found).values()) == {("failed", "timeout", "No whole answer within 0.5 s.")}
-    assert {record.output_tokens for record in found.records} == {16}
-
-
-def test_events_that_are_not_json_are_bad_responses(serve):
-    found = run(serve(is_malformed=True).http, requests=2)
-    assert set(outcomes(found).values()) == {("failed", "bad_response", "An event is not JSON: b'not json'.")}
-
-
 def test_a_server_that_fails_everything_is_left_alone_after_twenty(serve):
     found = run(serve(fail_every=1).grpc, concurrency=2, requests=1000)
     assert 20 <= len(found.records) <= 22

@@ -1,6 +1,5 @@
 import contextlib
 import json
-import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -82,14 +81,6 @@ def test_a_server_that_is_not_there_is_exit_6_and_no_report(tmp_path):
     assert not (tmp_path / "r").exists()
 
 
-def test_a_server_that_dies_is_exit_6_with_a_report(url, tmp_path):
-    done = trtk("--url", url(die_at_request=7), "--concurrency", "1", "--requests", "50", "-o", f"{tmp_path}/r")
-    assert done.exit_code == 6
-    document = json.loads((tmp_path / "r/report.json").read_text())
-    assert (document["valid"], document["requests"]["ok"]) == (False, 5)  # the first of seven warmed up
-    assert "stopped answering" in done.stderr
-
-
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -103,21 +94,6 @@ def test_a_server_that_dies_is_exit_6_with_a_report(url, tmp_path):
 def test_what_cannot_be_meant_is_exit_2(arguments, message):
     done = trtk("--url", "grpc://127.0.0.1:1", *arguments)
     assert (done.exit_code, message in done.stderr) == (2, True)
-
-
-def test_ctrl_c_is_exit_130_with_a_report_of_what_was_measured(url, tmp_path):
-    command = [sys.executable, "-m", "toolkit.cli", "bench", "--url", url(ttft_s=0.02, gap_s=0.01)]
-    command[1:3] = ["-c", "from toolkit.cli import main; main()"]
-    process = subprocess.Popen(
-        [*command, "--duration", "60", "--warmup", "0", "-o", f"{tmp_path}/r"], stderr=subprocess.PIPE, text=True
-    )
-    # The first line of progress comes after five seconds, when the run is certainly under way.
-    assert "load test" in process.stderr.readline()
-    process.send_signal(signal.SIGINT)
-    _, said = process.communicate(timeout=20)
-    document = json.loads((tmp_path / "r/report.json").read_text())
-    assert (process.returncode, document["interrupted"], document["valid"]) == (130, True, False)
-    assert "Interrupted: the report has what was measured until then." in said
 
 
 def test_help_has_examples():
