@@ -132,6 +132,7 @@ NONSENSE = {
     "a duty of more than always": ([*A4500, "--duty", "2"], 2, "--duty 2 is no share of the time."),
     "a region without offers": (["--region", "mars"], 2, "No card has a price in mars."),
     "a sweep backwards": ([*A4500, "--sweep", "concurrency=9..3"], 2, "--sweep concurrency=9..3 is no range."),
+    "a distribution of nobody": ([*A4500, "--isl", "weird:5,4"], 2, "'weird:5,4' is no length in tokens."),
     "a sweep of what was said": (
         [*A4500, "--isl", "64", "--sweep", "isl=1..9"],
         2,
@@ -208,6 +209,22 @@ def test_the_cpu_is_recommended_where_it_is_enough():
     assert "This machine's CPU is enough" in text
 
 
+def test_lengths_are_distributions_too(config):
+    load = document(config, *A4500, "--isl", "lognormal:512,0.6", "--osl", "uniform:100,300")["workload"]
+
+    assert load["isl"] == pytest.approx(512 * 2.718281828 ** (0.6**2 / 2), rel=0.05)
+    assert load["isl_cv"] == pytest.approx((2.718281828 ** (0.6**2) - 1) ** 0.5, rel=0.1)
+    assert load["osl"] == pytest.approx(200, rel=0.03)
+    assert load["osl_max"] == 300
+    assert load["isl_max"] > 3 * load["isl"]
+
+
+def test_objectives_have_names(config):
+    named = document(config, "--gpu", "a4500,l4", "--slo", "chat", *LOAD[:4])
+
+    assert named["slo"] == {"ttft_ms": 500.0, "tpot_ms": 30.0, "e2e_ms": None}
+
+
 def test_several_cards_are_ranked(config):
     found = document(config, "--gpu", "a4500,l4", *LOAD[:4])
 
@@ -255,7 +272,7 @@ def test_without_a_format_all_of_them_are_ranked_on_the_card(config):
 
     assert found["quant"] == found["formats"][0]["quant"]
     assert {option["quant"] for option in found["formats"]} == {"fp16", "int8", "int8_sq", "int4"}
-    assert {each["quant"] for each in found["rejected_formats"]} == {"fp8", "w4a8_awq", "nvfp4"}
+    assert {each["quant"] for each in found["rejected_formats"]} == {"fp8", "nvfp4"}
     assert "Formats on this card" in text
     assert max(len(line) for line in text.splitlines()) <= 80
     assert "formats" not in document(config, *A4500, *LOAD)

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from toolkit.plan.recommend import Option, Recommendation, Rejected, Wanted
 
 #: One format of each kind: what else there is differs in how it is made, not in its bytes or its arithmetic.
-RECOMMENDED = ("fp16", "fp8", "int8", "int8_sq", "int4", "w4a8_awq", "nvfp4")
+RECOMMENDED = ("fp16", "fp8", "int8", "int8_sq", "int4", "nvfp4")
 #: What the planner leaves to the rest of a host.
 HOST_SHARE = 0.9
 

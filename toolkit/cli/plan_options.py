@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
+import random
 import re
+import statistics
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -27,6 +29,8 @@ MOST_RPS = 1e6
 LENGTH = re.compile(r"(\d+)(?::(\d+))?")
 #: The longest of a distribution is taken to lie this many standard deviations above its mean.
 DEVIATIONS_TO_MAX = 3.0
+#: Requests of a distribution that stand for it; the longest of them is what a server is sized for.
+DRAWS = 2000
 BUDGET = re.compile(r"([0-9]*\.?[0-9]+)\s*([A-Za-z]{3}|[$€])?\s*(?:/\s*mo(?:nth)?)?")
 SIGNS = {"$": "USD", "€": "EUR"}
 
@@ -35,8 +39,12 @@ def workload_options(command: F) -> F:
     """Add what requests look like, how many are in flight, and how much of the card may be used."""
     for option in reversed(
         (
-            click.option("--isl", metavar="TOKENS", help="Input tokens of a request: 1024, or mean:longest, 512:4096."),
-            click.option("--osl", metavar="TOKENS", help="Output tokens of a request: 256, or mean:longest."),
+            click.option(
+                "--isl",
+                metavar="TOKENS",
+                help="Input tokens of a request: 1024, mean:longest, 512:4096, or lognormal:512,0.6.",
+            ),
+            click.option("--osl", metavar="TOKENS", help="Output tokens: 256, mean:longest, uniform:64,512, …"),
             click.option("--concurrency", type=int, metavar="N", help="Requests in flight."),
             click.option("--headroom", metavar="80|90", help="Percent of the card that may be used at the most."),
         )
@@ -61,7 +69,13 @@ def load_options(command: F) -> F:
             click.option(
                 "--prefix-share", type=float, default=0.0, help="Of the input, found in the KV cache; 0 to 1."
             ),
-            click.option("--slo", "slos", multiple=True, metavar="NAME=TIME", help="ttft=500ms, itl=50ms or e2e=10s."),
+            click.option(
+                "--slo",
+                "slos",
+                multiple=True,
+                metavar="NAME=TIME",
+                help="ttft=500ms, itl=50ms, e2e=10s, or a preset: chat, rag, …",
+            ),
         )
     ):
         command = option(command)
@@ -106,16 +120,10 @@ def workload_of(options: dict[str, Any], model: ModelSpec) -> Workload:
             raise UsageError("--trace has lengths of its own; --isl and --osl are other ones.", hint="Leave them out.")
         return replace(demand.workload_of_trace(_trace(options["trace"])), **load)
     longest = model.max_position_embeddings
-    isl, isl_max = _length("--isl", options.get("isl")) or (min(ISL, longest * 3 // 4),) * 2
-    osl, osl_max = _length("--osl", options.get("osl")) or (min(OSL, max(1, longest - isl_max)),) * 2
+    isl = _length("--isl", options.get("isl")) or _same(min(ISL, longest * 3 // 4))
+    osl = _length("--osl", options.get("osl")) or _same(min(OSL, max(1, longest - isl.longest)))
     return Workload(
-        isl=isl,
-        osl=osl,
-        isl_max=isl_max,
-        osl_max=osl_max,
-        isl_cv=(isl_max / isl - 1) / DEVIATIONS_TO_MAX,
-        osl_cv=(osl_max / osl - 1) / DEVIATIONS_TO_MAX,
-        **load,
+        isl=isl.mean, osl=osl.mean, isl_max=isl.longest, osl_max=osl.longest, isl_cv=isl.cv, osl_cv=osl.cv, **load
     )
 
 
@@ -140,15 +148,40 @@ def _loads(options: dict[str, Any]) -> dict[str, Any]:
     return {"concurrency": options.get("concurrency"), "rate_rps": rate, "prefix_share": share}
 
 
-def _length(option: str, text: str | None) -> tuple[int, int] | None:
-    """Return (mean, longest) of an option's text."""
+@dataclass(frozen=True, kw_only=True)
+class _Length:
+    """Tokens of prompts, or of answers."""
+
+    mean: float
+    longest: int
+    cv: float
+
+
+def _same(tokens: int) -> _Length:
+    return _Length(mean=tokens, longest=tokens, cv=0.0)
+
+
+def _length(option: str, text: str | None) -> _Length | None:
+    """Return what an option's text says: a number, mean:longest, or a distribution as `trtk bench` writes them."""
     if text is None:
         return None
     found = LENGTH.fullmatch(str(text).strip())
+    if found is None and ":" in str(text):
+        return _drawn(str(text))
     mean, longest = (int(found[1]), int(found[2] or found[1])) if found else (0, 0)
     if mean < 1 or longest < mean:
         raise UsageError(f"{option} {text} is no number of tokens.", hint=f"Write {option} 512, or {option} 512:4096.")
-    return mean, longest
+    return _Length(mean=mean, longest=longest, cv=(longest / mean - 1) / DEVIATIONS_TO_MAX)
+
+
+def _drawn(text: str) -> _Length:
+    """Return a distribution by what a load test of it would send."""
+    from toolkit.bench import lengths
+
+    distribution, dice = lengths.parse(text), random.Random(0)
+    found = [distribution.draw(dice) for _ in range(DRAWS)]
+    mean = statistics.fmean(found)
+    return _Length(mean=mean, longest=max(found), cv=statistics.pstdev(found) / mean)
 
 
 def _trace(path: Path) -> list[tuple[int, int]]:
@@ -162,7 +195,7 @@ def slo_of(options: dict[str, Any]) -> Slo:
     from toolkit.bench import slo
 
     asked: dict[str, float] = {}
-    for text in options["slos"]:
+    for text in slo.expanded(options["slos"]):
         found = slo.parse(text)
         if found.target_ms <= 0:
             raise UsageError(f"--slo {text} asks for no time at all.", hint="Write --slo ttft=500ms.")
