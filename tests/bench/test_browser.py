@@ -8,8 +8,9 @@ import subprocess
 import pytest
 
 from tests.bench.test_comparing import result
+from tests.bench.test_sweeping import queued
 from toolkit import bench
-from toolkit.bench import several
+from toolkit.bench import pages, several, sweeping
 from toolkit.bench.report import html
 from toolkit.bench.runs import Run
 from toolkit.specs import LoadProfile
@@ -98,3 +99,20 @@ def test_a_picture_of_the_page_is_not_blank(report, tmp_path):
     picture = matplotlib.image.imread(tmp_path / "page.png")
     assert picture.shape[:2] == (1400, 1000)
     assert len({tuple(pixel) for pixel in picture[::7, ::7].reshape(-1, picture.shape[2]).tolist()}) > 20
+
+
+def test_the_page_of_a_sweep_shows_knee_and_cliff(tmp_path):
+    curve = sweeping.curve(
+        "concurrency", [queued(load, 8, told=("the KV cache is full",)) for load in (1, 2, 4, 8, 16)]
+    )
+    profile = LoadProfile(url="grpc://x", requests=1)
+    page = pages.of_sweep(curve, profile, ["Knee at 8."], has_pages=(1.0, 2.0))
+    seen, complaints = opened(page, tmp_path)
+    assert complaints == []
+    names = ["throughput-by-load", "latency-by-load", "latency-by-throughput"]
+    assert [figure["id"] for figure in seen["figures"]] == names
+    assert all(figure["marks"] > 10 and figure["width"] > 700 for figure in seen["figures"])
+    assert seen["wide"] is False
+    assert page.count(">knee<") == 3  # in the table, and in the two figures over the load
+    assert page.count(">cliff<") == 2
+    assert page.count('/report.html"') == 2

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from toolkit.specs import BenchReport, LoadProfile
     from toolkit.specs.machine import GpuUse
 
+UNITS = {"concurrency": "in flight", "rate": "requests/s"}
 LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
 
 

@@ -10,14 +10,13 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from toolkit.cli import output
-from toolkit.cli.bench_runs import Kept, Series
+from toolkit.cli.bench_runs import UNITS, Kept, Series
+from toolkit.cli.sweeping import sentences as sweep_sentences
 
 if TYPE_CHECKING:
     from toolkit.bench import Run
     from toolkit.bench.search import Found
     from toolkit.specs import LoadProfile
-
-UNITS = {"concurrency": "in flight", "rate": "requests/s"}
 
 
 def find_max(ctx: click.Context, profile: LoadProfile, what: str, *, folder: Path, as_json: bool) -> None:
@@ -47,12 +46,23 @@ def find_max(ctx: click.Context, profile: LoadProfile, what: str, *, folder: Pat
     }
     if found.best in reports:
         load_tester.write(reports[found.best], kept.folder_of(found.best))
+    page = folder / "search.html"
+    files.write_text(page, _page(what, profile, document, kept))
     files.write_json(folder / "search.json", document)
     if as_json:
         output.document(document)
     else:
-        _show(document, folder)
+        _show(document, page)
     _end(ctx, found, profile, document)
+
+
+def _page(what: str, profile: LoadProfile, document: Mapping[str, Any], kept: Kept) -> str:
+    """Return the curve that the runs of the search make, with what was found above it."""
+    from toolkit.bench import pages, sweeping
+
+    curve = sweeping.curve(what, [sweeping.step_of(load, report.document) for load, report in kept.reports.items()])
+    said = [*_sentences(document), *sweep_sentences(curve)]
+    return pages.of_sweep(curve, profile, said, has_pages=(document["best"],))
 
 
 def _row(one: Any, report: Mapping[str, Any]) -> dict[str, Any]:
@@ -80,7 +90,7 @@ def _ms(row: dict[str, Any]) -> str:
     return "endless" if row["measured_ms"] is None else f"{row['measured_ms']:,.0f}"
 
 
-def _show(document: dict[str, Any], folder: Path) -> None:
+def _show(document: Mapping[str, Any], page: Path) -> None:
     unit = UNITS[document["what"]]
     objectives = (
         [f"{row['name']} p{row['percentile']:g}" for row in document["tried"][0]["slo"]] if document["tried"] else []
@@ -96,17 +106,24 @@ def _show(document: dict[str, Any], folder: Path) -> None:
         for one in sorted(document["tried"], key=lambda one: one["load"])
     ]
     output.table("the search", columns, rows, right=columns[:-1])
-    output.text(_sentence(document, unit))
+    for sentence in _sentences(document):
+        output.text(sentence)
+    output.text(f"page  {page}")
+
+
+def _sentences(document: Mapping[str, Any]) -> list[str]:
+    unit = UNITS[document["what"]]
+    said = [_sentence(document, unit)]
     if document["at_80_percent"] is not None:
-        output.text(f"With a fifth kept free, as the 80 % rule has it: {document['at_80_percent']:g} {unit}.")
+        said.append(f"With a fifth kept free, as the 80 % rule has it: {document['at_80_percent']:g} {unit}.")
     if beyond := [one for one in document["tried"] if not one["is_met"]]:
         first = min(beyond, key=lambda one: one["load"])
         why = ", ".join(first["limited_by"]) or "nothing that the server's metrics or the client show"
-        output.text(f"At {first['load']:g} {unit}: {why}.")
-    output.text(f"reports  {folder}")
+        said.append(f"At {first['load']:g} {unit}: {why}.")
+    return said
 
 
-def _sentence(document: dict[str, Any], unit: str) -> str:
+def _sentence(document: Mapping[str, Any], unit: str) -> str:
     best, low, high = document["best"], document["low"], document["high"]
     if best is None:
         return "Not even the lowest load meets the objectives."

@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from toolkit.cli import output
-from toolkit.cli.bench_runs import Kept, Series
-from toolkit.cli.finding import UNITS
+from toolkit.cli.bench_runs import UNITS, Kept, Series
 
 if TYPE_CHECKING:
     from toolkit.bench.sweeping import Curve, Step
@@ -36,7 +35,8 @@ def sweep(
     curve = sweeping.curve(what, steps)
     document = document_of(curve, profile, was_interrupted=kept.was_interrupted, stop_reason=stop_reason)
     page = folder / "sweep.html"
-    files.write_text(page, pages.of_sweep(curve, document))
+    loads = tuple(kept.reports)
+    files.write_text(page, pages.of_sweep(curve, profile, document["said"], has_pages=loads, stop_reason=stop_reason))
     files.write_json(folder / "sweep.json", document)
     if as_json:
         output.document(document)
