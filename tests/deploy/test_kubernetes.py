@@ -156,6 +156,8 @@ def test_the_init_container_builds_the_engine_or_is_not_there():
     (building,) = pods(kubernetes())[0][1]["initContainers"]
     assert building["args"] == ["python3", "/bundle/start.py", "--build-only"]
     assert [mount["name"] for mount in building["volumeMounts"]] == ["model", "shm", "tmp", "engines"]
+    kept = {mount["name"]: mount.get("readOnly", False) for mount in server_of(kubernetes())["volumeMounts"]}
+    assert kept == {"model": True, "shm": False, "tmp": False, "engines": True, "probe": True}
     claim = objects(kubernetes())["PersistentVolumeClaim"]
     (engines,) = [one for one in pods(kubernetes())[0][1]["volumes"] if one["name"] == "engines"]
     assert engines["persistentVolumeClaim"]["claimName"] == claim["metadata"]["name"]
