@@ -5,6 +5,7 @@ Grafana's image cannot be had where tests run: a stand-in in its place reads wha
 
 import io
 import json
+import math
 import os
 import re
 import shlex
@@ -19,6 +20,7 @@ import urllib.request
 from pathlib import Path
 
 import pytest
+import yaml
 
 from tests.containers.images import base_image
 from tests.containers.images import image as built_image
@@ -61,7 +63,7 @@ def prometheus_image(docker_daemon):
     name = "trtk-test/prometheus:1"
     lines = (
         f"FROM {base_image(docker_daemon.client)}",
-        "COPY prometheus promtool /bin/",
+        "COPY prometheus promtool wget /bin/",
         "RUN install --directory --owner 65534 --group 65534 /prometheus",
         'ENTRYPOINT ["/bin/prometheus"]',
     )
@@ -69,10 +71,10 @@ def prometheus_image(docker_daemon):
     with tarfile.open(fileobj=context, mode="w") as archive:
         for program in programs:
             archive.add(program, Path(program).name)
-        entry = tarfile.TarInfo("Dockerfile")
-        text = "\n".join(lines).encode()
-        entry.size = len(text)
-        archive.addfile(entry, io.BytesIO(text))
+        for file, text in (("Dockerfile", "\n".join(lines)), ("wget", WGET)):
+            entry = tarfile.TarInfo(file)
+            entry.size, entry.mode = len(text), 0o755
+            archive.addfile(entry, io.BytesIO(text.encode()))
     context.seek(0)
     docker_daemon.client.images.build(fileobj=context, custom_context=True, tag=name, rm=True, forcerm=True)
     return name
@@ -110,6 +112,14 @@ class Deployed:
         url = f"http://127.0.0.1:{self.ports['prometheus_port']}/api/v1/query?query={urllib.parse.quote(query)}"
         with urllib.request.urlopen(url, timeout=30) as answer:
             return json.load(answer)["data"]["result"]
+
+    def recorded(self, series, start, end):
+        """Return what Prometheus recorded of one series, every STEP_S seconds."""
+        asked = urllib.parse.urlencode({"query": f"sum({series})", "start": start, "end": end, "step": STEP_S})
+        url = f"http://127.0.0.1:{self.ports['prometheus_port']}/api/v1/query_range?{asked}"
+        with urllib.request.urlopen(url, timeout=30) as answer:
+            (found,) = json.load(answer)["data"]["result"]
+        return [float(value) for _, value in found["values"]]
 
     def readme(self, begins):
         """Return the command of README.md that begins so, as an operator would copy it."""
@@ -230,6 +240,78 @@ def test_a_killed_server_is_back_within_its_budget_and_every_lost_request_is_cou
     assert report["requests"]["ok"] > 20
     ends = [json.loads(row) for row in (tmp_path / "report" / "requests.jsonl").read_text().splitlines()]
     assert len(ends) >= report["requests"]["sent"]
+
+
+RECORDED = (
+    'nv_trt_llm_request_metrics{server="rehearsal",request_type="waiting"}',
+    'nv_trt_llm_kv_cache_block_metrics{server="rehearsal",kv_cache_block_type="fraction"}',
+)
+STEP_S = 5
+
+
+def test_autoscaling_rules_ask_for_servers_in_a_real_load_test_and_for_one_when_it_is_over(deployed, engine, tmp_path):
+    """What a real Prometheus recorded, given to promtool as the series of a pod, and what KEDA would make of it."""
+    options = ("--image", "trtk-test/cpu:tiny", "--autoscale", "1..8", "--prometheus", "http://prometheus:9090")
+    load = ("--concurrency", "4", "--isl", "32", "--osl", "16", "--slo", "ttft=500ms")
+    code, _, said = run_trtk("deploy", "kubernetes", engine, *options, *load, "--name", "scaled", "-o", tmp_path / "k")
+    assert code == 0, said
+    (scaler,) = [
+        one
+        for path in (tmp_path / "k").rglob("*.yaml")
+        for one in yaml.safe_load_all(path.read_text())
+        if one and one["kind"] == "ScaledObject"
+    ]
+    slots = int(deployed.asks('max(nv_trt_llm_request_metrics{request_type="max"})')[0]["value"][1])
+    triggers = {one["name"]: one for one in scaler["spec"]["triggers"]}
+    waiting_limit = float(triggers["waiting"]["metadata"]["threshold"])
+    began = time.time()
+    crowd = slots + int(3 * waiting_limit)
+    url = f"grpc://127.0.0.1:{deployed.ports['grpc_port']}"
+    words = ("--concurrency", crowd, "--isl", "32", "--osl", "400", "--duration", "20", "--warmup", "0")
+    code, _, said = run_trtk("bench", "--url", url, "--model", "ensemble", *words, "-o", tmp_path / "report")
+    assert code == 0, said
+    time.sleep(2 * STEP_S)
+
+    recorded = {name: deployed.recorded(name, began - 2 * STEP_S, time.time()) for name in RECORDED}
+    waiting, kv_use = (recorded[name] for name in RECORDED)
+    steps = range(min(len(waiting), len(kv_use)))
+    write_rule_test(tmp_path, scaler, recorded, expected={"waiting": waiting, "kv-cache": kv_use}, steps=steps)
+    done = subprocess.run(
+        ["promtool", "test", "rules", "x.yml"], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+
+    assert done.returncode == 0, done.stdout + done.stderr
+    asked = [math.ceil(value / waiting_limit) for value in waiting]
+    assert max(asked) >= 2, (waiting, waiting_limit)
+    assert asked[-1] <= 1
+    assert max(kv_use) > 0
+
+
+def write_rule_test(folder, scaler, recorded, *, expected, steps):
+    """Write promtool's test: the recorded series as a pod's, KEDA's queries, what each must come to."""
+    labels = 'namespace="default",app_kubernetes_io_instance="scaled",pod="scaled-0"'
+    series = [
+        {
+            "series": name.replace('server="rehearsal"', labels),
+            "values": " ".join(f"{value:g}" for value in values),
+        }
+        for name, values in recorded.items()
+    ]
+    tests = [
+        {
+            "expr": trigger["metadata"]["query"],
+            "eval_time": f"{step * STEP_S}s",
+            "exp_samples": [{"labels": "{}", "value": float(f"{expected[trigger['name']][step]:g}")}],
+        }
+        for trigger in scaler["spec"]["triggers"]
+        for step in steps
+    ]
+    document = {
+        "rule_files": [],
+        "evaluation_interval": f"{STEP_S}s",
+        "tests": [{"interval": f"{STEP_S}s", "input_series": series, "promql_expr_test": tests}],
+    }
+    (folder / "x.yml").write_text(yaml.safe_dump(document))
 
 
 def end_the_first_process(container):

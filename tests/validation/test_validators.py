@@ -324,22 +324,27 @@ STAND_IN = """\
 import json, sys
 assert "--skip-download" in sys.argv
 found = {{"check_id": "CKV_K8S_8", "check_name": "Liveness", "file_path": "/a.yaml", "file_line_range": [3, 9],
-         "resource": "Deployment.default.x"}}
-print(json.dumps([{{"results": {{"failed_checks": [found]}}}}]))
+         "resource": "Deployment.serving.x"}}
+excused = {{**found, "check_id": "CKV_K8S_40"}}
+print(json.dumps([{{"results": {{"failed_checks": [found, excused]}}}}]))
 sys.exit(1)
 """
 
 
-def test_what_checkov_finds_is_told_with_its_place(tmp_path, monkeypatch):
+def test_what_checkov_finds_is_told_with_its_place_and_what_stays_with_its_reason(tmp_path, monkeypatch):
     """checkov itself is too large for a test's set-up: a stand-in says what it says."""
     program = tmp_path / "checkov"
     program.write_text(STAND_IN.format(python=sys.executable))
     program.chmod(0o755)
     monkeypatch.setattr(programs, "found", lambda name: Path(program) if name == "checkov" else None)
 
-    found = problems(tmp_path / "d", {"a.yaml": text_of(deployment())}, "checkov")
+    found = results_of(tmp_path / "d", {"a.yaml": text_of(deployment())})["checkov"]
 
-    assert found == [("a.yaml:3 Deployment.default.x", "CKV_K8S_8 Liveness")]
+    assert [(one.place, one.says) for one in found.problems] == [
+        ("a.yaml:3 Deployment.serving.x", "CKV_K8S_8 Liveness")
+    ]
+    (excused,) = found.not_checked
+    assert excused.startswith("CKV_K8S_40: 1000 is the user of NVIDIA's image")
 
 
 def test_a_list_of_objects_is_its_objects(tmp_path):
