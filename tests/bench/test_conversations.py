@@ -7,6 +7,7 @@ import pytest
 from toolkit import bench
 from toolkit.bench import workload
 from toolkit.bench.latency import ttft_ms
+from toolkit.bench.report import html
 from toolkit.errors import UsageError
 from toolkit.specs import LoadProfile, Stage
 
@@ -94,6 +95,18 @@ def test_turns_and_thinking_follow_their_distributions_and_one_seed_makes_the_sa
     thoughts = [turn.think_s for wish in made for turn in wish.later]
     assert 1.9 < sum(thoughts) / len(thoughts) < 2.1
     assert [turn.input_tokens for turn in next(wish for wish in made if len(wish.later) == 3).later] == [11, 18, 25]
+
+
+def test_the_report_has_each_turn_by_itself(serve):
+    found = run(serve(added_tokens=0, ttft_s=0.02), "openai+http", requests=12, isl=10, osl=3)
+    document = bench.summarise(found, {}).document
+    # Each turn adds a question and an answer of three words; a full stop is a token to the load tester, no word here.
+    rows = [(row["turn"], row["requests"], row["ttft_ms"]["p50"] > 20) for row in document["turns"]]
+    assert rows == [(1, 4, True), (2, 4, True), (3, 4, True)]
+    given = [row["mean_input_tokens"] for row in document["turns"]]
+    assert given == pytest.approx([9, 9 + 3 + 9, 9 + 3 + 9 + 3 + 9])
+    assert "Turns of conversations" in html(bench.summarise(found, {}))
+    assert bench.summarise(run(serve(), turns=""), {}).document["turns"] == []
 
 
 def test_a_trace_has_no_turns_to_add(serve):

@@ -151,6 +151,7 @@ def test_the_whole_document_of_a_known_run():
             "ttft_ms": {"p50": pytest.approx(150), "p90": None, "p95": None, "p99": None},
             "e2e_latency_ms": {"p50": pytest.approx(1200), "p90": None, "p95": None, "p99": None},
         },
+        "turns": [],
         "goodput_rps": 0.5,
         "slo": [
             {

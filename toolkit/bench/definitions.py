@@ -42,6 +42,11 @@ DEFINITIONS = {
         "ms",
         "The same percentiles with every failed request as an infinite latency; null stands for infinite.",
     ),
+    "turns": (
+        "ms",
+        "Of conversations, for each turn: how many, the mean of their input tokens with all that was said before, TTFT "
+        "and ITL. A later turn is due when the answer before has ended and its user has thought; empty without.",
+    ),
     "requests": ("requests", "Sent, and of those: ok, failed, cancelled. Warm-up requests are not in it."),
     "errors": ("requests", "Failed requests by kind."),
     "goodput_rps": ("requests/s", "Requests that met every objective, over the duration. Null without objectives."),

@@ -92,10 +92,14 @@ def _contents_said(profile: dict[str, Any]) -> list[str]:
     if profile["trace"]:
         return [f"the lengths of {profile['trace']} requests of a trace"]
     given = f"{profile['prompts']} given prompts" if profile["prompts"] else ""
+    exactly = "exactly" if profile.get("tokenizer") else "about"
     said = [
-        given or f"{profile['isl_lengths'] or 'about ' + str(profile['isl'])} tokens in",
+        given or f"{profile['isl_lengths'] or exactly + ' ' + str(profile['isl'])} tokens in",
         f"{profile['osl_lengths'] or profile['osl']} tokens out",
     ]
+    if turns := profile.get("turns"):
+        think_s = profile.get("think_s")
+        said.append(f"conversations of {turns} turns" + (f", {think_s} s to think" if think_s else ""))
     said += [f"{profile['shared_prefix']:.0%} of the input shared"] if profile["shared_prefix"] else []
     said += [f"{profile['cancel_share']:.0%} cancelled"] if profile["cancel_share"] else []
     return said

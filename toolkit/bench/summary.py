@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from toolkit import __version__
-from toolkit.bench import definitions, energy, price, shortage, slo, stability, validity
+from toolkit.bench import definitions, energy, price, shortage, slo, stability, turns, validity
 from toolkit.bench.latency import LATENCIES, distribution, percentiles_with_failures
 from toolkit.bench.runs import Run
 from toolkit.specs import BenchReport, RequestRecord, to_json
@@ -48,6 +48,7 @@ def summarise(run: Run, environment: Mapping[str, Any]) -> BenchReport:
         "steady_output_token_throughput_tps": steady_throughput(ok, run.profile.concurrency),
         "total_token_throughput_tps": (input_tokens + output_tokens) / run.duration_s,
         **_latencies(run.records, ok),
+        "turns": turns.by_turn(ok),
         "energy": energy.per_token(run.observed.get("energy"), duration_s=run.duration_s, output_tokens=output_tokens),
         "backlog_growth_rps": stability.growth_rps(run),
         "definitions": definitions.document(),
