@@ -12,7 +12,7 @@ from toolkit.cli import COMMANDS
 ROOT = Path(__file__).parents[1]
 FOLDERS = ("docs", "engines", "model_repository", "reports", "docker")
 #: Commands of the design that no release has yet; a page may name them as planned.
-PLANNED: set[str] = {"deploy"}
+PLANNED: set[str] = set()
 LINK = re.compile(r"\]\(([^)#\s]+)(?:#[^)]*)?\)")
 #: A command stands at the start of a line of code (perhaps behind a prompt), or of a word in backticks.
 COMMAND = re.compile(r"(?:^\s*(?:\$ )?|`)trtk ([a-z]+)\b", re.MULTILINE)
