@@ -133,6 +133,7 @@ NONSENSE = {
     "a region without offers": (["--region", "mars"], 2, "No card has a price in mars."),
     "a sweep backwards": ([*A4500, "--sweep", "concurrency=9..3"], 2, "--sweep concurrency=9..3 is no range."),
     "a distribution of nobody": ([*A4500, "--isl", "weird:5,4"], 2, "'weird:5,4' is no length in tokens."),
+    "drafts that are always wrong": ([*A4500, "--speculation", "4:0"], 2, "--speculation 4:0 is no number of drafts"),
     "a sweep of what was said": (
         [*A4500, "--isl", "64", "--sweep", "isl=1..9"],
         2,
@@ -223,6 +224,20 @@ def test_objectives_have_names(config):
     named = document(config, "--gpu", "a4500,l4", "--slo", "chat", *LOAD[:4])
 
     assert named["slo"] == {"ttft_ms": 500.0, "tpot_ms": 30.0, "e2e_ms": None}
+
+
+def test_speculation_is_planned_and_refused_where_there_is_none(config):
+    alone = [*A4500, "--isl", "512", "--osl", "256", "--concurrency", "1"]
+    plain, drafts, dear = (
+        document(config, *alone, *more)["performance"]["tpot_ms"]["mid"]
+        for more in ((), ("--speculation", "4:0.7"), ("--speculation", "4:0.7:0.2"))
+    )
+
+    # 1 + 0.7 + 0.49 + 0.343 + 0.2401 tokens a step, of which the drafts cost a little.
+    assert 2.0 < plain / drafts < 2.78
+    assert drafts < dear < plain
+    done = trtk("demo", "--gpu", "cpu", "--quant", "int4", "--speculation", "4:0.7", code=3)
+    assert "The CPU engine does not speculate." in done.stderr
 
 
 def test_several_cards_are_ranked(config):

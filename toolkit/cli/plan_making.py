@@ -68,7 +68,14 @@ def question_of(name: str, options: dict[str, Any]) -> Question:
         raise UsageError(f"--duty {options['duty']:g} is no share of the time.", hint="Write --duty 0.4, of 1 at most.")
     model = configs.read(name)
     workload = plan_options.workload_of(options, model)
-    wanted = Wanted(workload=workload, slo=slo, budget_per_month=budget, headroom=headroom, duty=options["duty"])
+    wanted = Wanted(
+        workload=workload,
+        slo=slo,
+        budget_per_month=budget,
+        headroom=headroom,
+        duty=options["duty"],
+        speculation=plan_options.speculation_of(options),
+    )
     return Question(name=name, model=model, workload=workload, wanted=wanted, slo=slo, options=options, prices=prices)
 
 
@@ -142,6 +149,7 @@ def answer(question: Question, gpu: str, recipe: QuantRecipe, *, weights_bytes: 
         max_num_tokens=options["max_num_tokens"],
         workload=question.workload if _is_load_known(question) else None,
         headroom=question.wanted.headroom,
+        speculation=question.wanted.speculation,
         weights_bytes=weights_bytes if question.sharding == Sharding() else None,
     )
     try:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from toolkit.errors import UsageError
-from toolkit.specs import GpuSpec, ModelSpec, Slo, Workload
+from toolkit.specs import GpuSpec, ModelSpec, Slo, Speculation, Workload
 
 if TYPE_CHECKING:
     from toolkit.plan.candidates import Bought
@@ -31,6 +31,9 @@ LENGTH = re.compile(r"(\d+)(?::(\d+))?")
 DEVIATIONS_TO_MAX = 3.0
 #: Requests of a distribution that stand for it; the longest of them is what a server is sized for.
 DRAWS = 2000
+#: Drafts : chance that one is kept : cost of one, as a share of a plain step.
+SPECULATION = re.compile(r"(\d{1,4}):(\d*\.?\d+)(?::(\d*\.?\d+))?")
+MOST_DRAFTS = 64
 BUDGET = re.compile(r"([0-9]*\.?[0-9]+)\s*([A-Za-z]{3}|[$€])?\s*(?:/\s*mo(?:nth)?)?")
 SIGNS = {"$": "USD", "€": "EUR"}
 
@@ -68,6 +71,11 @@ def load_options(command: F) -> F:
             ),
             click.option(
                 "--prefix-share", type=float, default=0.0, help="Of the input, found in the KV cache; 0 to 1."
+            ),
+            click.option(
+                "--speculation",
+                metavar="DRAFTS:CHANCE",
+                help="Speculative decoding: 4:0.7 proposes four tokens a step; a third number is what one costs.",
             ),
             click.option(
                 "--slo",
@@ -202,6 +210,21 @@ def slo_of(options: dict[str, Any]) -> Slo:
         name = "tpot" if found.name == "itl" else found.name
         asked[name] = min(found.target_ms, asked.get(name, math.inf))
     return Slo(ttft_ms=asked.get("ttft"), tpot_ms=asked.get("tpot"), e2e_ms=asked.get("e2e"))
+
+
+def speculation_of(options: dict[str, Any]) -> Speculation | None:
+    """Return the drafts that --speculation speaks of."""
+    text = options.get("speculation")
+    if text is None:
+        return None
+    found = SPECULATION.fullmatch(text.strip())
+    tokens, chance = (int(found[1]), float(found[2])) if found else (0, 0.0)
+    if not 1 <= tokens <= MOST_DRAFTS or not 0 < chance <= 1:
+        raise UsageError(
+            f"--speculation {text} is no number of drafts and their chance.",
+            hint="Write --speculation 4:0.7: four tokens are proposed, of which each is kept with a chance of 0.7.",
+        )
+    return Speculation(draft_tokens=tokens, acceptance=chance, draft_cost=float(found[3] or 0) if found else 0.0)
 
 
 def headroom_of(options: dict[str, Any]) -> float | None:

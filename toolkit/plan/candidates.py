@@ -56,6 +56,8 @@ def candidate(
     kv_asked: str = storage.AUTO,
 ) -> Candidate:
     """Return what a model is on a card; raises PlanInfeasible with the reason."""
+    if asked.speculation and target.gpu.is_cpu:
+        raise PlanInfeasible("The CPU engine does not speculate.", hint="Leave --speculation out.")
     target = support.resolve(target, recipe, recipes=(recipe,), model=model)
     loaded, kv_type = loaded_as(model, target, recipe, sharding=sharding, kv_asked=kv_asked)
     if asked.weights_bytes is not None:
@@ -70,6 +72,7 @@ def candidate(
         kv_element_bytes=kv_cache.BYTES_BY_TYPE[kv_type],
         tensorrt_llm="" if target.gpu.is_cpu else target.release.tensorrt_llm,
         engine=support.TOOLCHAINS[target.flow],
+        speculation=asked.speculation,
     )
     return Candidate(
         recipe=recipe,

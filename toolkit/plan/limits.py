@@ -10,7 +10,17 @@ from toolkit.errors import PlanInfeasible
 from toolkit.plan import kv_cache, memory, support
 from toolkit.plan.engine_options import AskedEngine
 from toolkit.plan.kv_cache import CachedLayers
-from toolkit.specs import Choice, ConversionPlan, GpuSpec, Limits, ModelSpec, QuantRecipe, Sharding, Workload
+from toolkit.specs import (
+    Choice,
+    ConversionPlan,
+    GpuSpec,
+    Limits,
+    ModelSpec,
+    QuantRecipe,
+    Sharding,
+    Speculation,
+    Workload,
+)
 from toolkit.specs.planning import KvPool, MemoryBudget, Sizing
 
 #: Defaults where the user says nothing: long enough for chat with documents, short enough for small cards.
@@ -57,6 +67,7 @@ class Asked:
     engine: AskedEngine = field(default_factory=AskedEngine)
     workload: Workload | None = None
     weights_bytes: int | None = None  # of one rank, read off headers; None: counted from the shapes
+    speculation: Speculation | None = None
     headroom: float | None = None  # the share of the card that may be used at all; None: KV_FRACTION of what is left
 
 

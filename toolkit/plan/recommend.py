@@ -20,6 +20,7 @@ from toolkit.specs import (
     ServerSetup,
     Sharding,
     Slo,
+    Speculation,
     Workload,
 )
 
@@ -47,6 +48,7 @@ class Wanted:
     headroom: float | None = None
     duty: float = 1.0
     max_gpus: int = 64
+    speculation: Speculation | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -219,7 +221,7 @@ def _ways(gpu: GpuSpec) -> tuple[Sharding, ...]:
 def _asked(wanted: Wanted, sharding: Sharding) -> limits.Asked:
     # A replica is as large as the memory lets it be; how much of it the load needs is seen afterwards.
     load = replace(wanted.workload, concurrency=None, rate_rps=None)
-    return limits.Asked(workload=load, headroom=wanted.headroom, sharding=sharding)
+    return limits.Asked(workload=load, headroom=wanted.headroom, sharding=sharding, speculation=wanted.speculation)
 
 
 def _most_within(
