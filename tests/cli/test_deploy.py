@@ -95,7 +95,7 @@ def test_replicas_are_what_the_planner_says_that_the_rate_takes(built, run):
     assert count == -(-20 // (each / busy_s * recommend.UTILISATION))
     assert reason.startswith("20 requests/s at 70% of the ")
     assert "says the planner" in reason
-    assert found["promise"]["slos"] == ["ttft=1000ms"]
+    assert found["promise"]["slos"] == ["ttft=1s"]
 
 
 def test_more_load_takes_more_servers_and_more_money(built, run):
@@ -318,3 +318,10 @@ def test_values_say_what_only_this_target_has(built, run, tmp_path):
     assert server["securityContext"]["readOnlyRootFilesystem"] is False
     (tmp_path / "bad.yaml").write_text("surge: [1]\n")
     assert run("kubernetes", built(), "--values", "bad.yaml").exit_code == 2
+
+
+def test_a_preset_is_what_it_stands_for(built, run):
+    from toolkit.bench import slo
+
+    _, _, found = sizes(run, built(), "--slo", "chat", "--isl", 512)
+    assert found["promise"]["slos"] == list(slo.expanded(["chat"]))

@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 from toolkit.cli import deploy_options, plan_options
 from toolkit.errors import PlanInfeasible, UsageError
-from toolkit.specs import Autoscale, BuildPlan, Cost, GpuSpec, Promise, Range, Reasoned, Slo, Workload
+from toolkit.specs import Autoscale, BuildPlan, Cost, GpuSpec, Promise, Range, Reasoned, Workload
 
 if TYPE_CHECKING:
     from toolkit.plan.candidates import Bought, Candidate
@@ -115,11 +115,11 @@ def _need_address(url: str | None) -> None:
 
 def _waiting(promise: Promise) -> Reasoned:
     """Return how many requests may wait for one server: those that it gets to within the TTFT objective."""
-    slo = next((one for one in promise.slos if one.startswith("ttft=")), None)
+    from toolkit.bench import slo as slos
+
+    slo = next((one for one in promise.slos if slos.parse(one).name == "ttft"), None)
     busy_s = ((promise.ttft_ms or 0) + (promise.osl - 1) * (promise.tpot_ms or 0)) / 1000
     if slo and busy_s > 0:
-        from toolkit.bench import slo as slos
-
         left_s = max(0.0, slos.parse(slo).target_ms - (promise.ttft_ms or 0)) / 1000
         rate = promise.concurrency.value / busy_s
         count = max(1, math.floor(left_s * rate))
@@ -181,6 +181,7 @@ def _few(count: int) -> int:
 
 def planned(plan: BuildPlan, gpu: GpuSpec, options: dict[str, Any]) -> Load:
     """Return what the planner says that one server carries within the objectives."""
+    from toolkit.bench import slo as slos
     from toolkit.cli import plan_making
     from toolkit.plan import demand, recommend
 
@@ -208,7 +209,7 @@ def planned(plan: BuildPlan, gpu: GpuSpec, options: dict[str, Any]) -> Load:
         ttft_ms=prediction.ttft_ms.mid,
         tpot_ms=prediction.tpot_ms.mid,
         kv_use=min(1.0, found.concurrency * workload.tokens / made.sizing.kv.max_tokens),
-        slos=_slos(slo),
+        slos=slos.expanded(options["slos"]),
     )
 
 
@@ -250,11 +251,6 @@ def _candidate(plan: BuildPlan, gpu: GpuSpec, workload: Workload) -> Candidate:
     return candidate(model, target, recipe, sharding=sharding, asked=asked, kv_asked=kv_asked)
 
 
-def _slos(slo: Slo) -> tuple[str, ...]:
-    named = {"ttft": slo.ttft_ms, "itl": slo.tpot_ms, "e2e": slo.e2e_ms}
-    return tuple(f"{name}={value:g}ms" for name, value in named.items() if value)
-
-
 def measured(report: Path, options: Mapping[str, Any]) -> Load:
     """Return what a load test of one server found."""
     from toolkit.bench import reading, slo
@@ -268,7 +264,7 @@ def measured(report: Path, options: Mapping[str, Any]) -> Load:
             f"{report} is not valid: {'; '.join(document['warnings'])}", hint="Measure again with `trtk bench`."
         )
     profile = document["profile"]
-    asked = tuple(options["slos"]) or tuple(profile["slos"])
+    asked = slo.expanded(options["slos"] or profile["slos"])
     judged = slo.verdicts([slo.parse(one) for one in asked], found.records)
     missed = [f"{one['name']} of {one['target_ms']:g} ms" for one in judged if one["verdict"] != "met"]
     if missed:
