@@ -21,7 +21,8 @@ from toolkit.deploy.targets import slurm
 from toolkit.errors import PlanInfeasible, UsageError
 
 SHELLCHECK = Path(sys.executable).with_name("shellcheck")
-#: A step: one process a task, each with its rank, its container's paths being folders of this machine.
+#: A step: one process a task, each with its rank, its container's paths being folders of this machine. As srun of Slurm
+#: 22.05 does, it kills them when it is told to end itself; `scancel --signal` is what reaches them.
 SRUN = """#!{python}
 import json, os, pathlib, signal, subprocess, sys
 here = pathlib.Path(os.environ["STANDINS"])
@@ -38,11 +39,17 @@ def inside(word):
             return source + word[len(target):]
     return word
 tasks, running = int(options["--ntasks"]), []
-signal.signal(signal.SIGTERM, lambda *_: [process.terminate() for process in running])
+signal.signal(signal.SIGTERM, lambda *_: [process.kill() for process in running])
+signal.signal(signal.SIGUSR1, lambda *_: [process.terminate() for process in running])
+(here / "step.pid").write_text(str(os.getpid()))
 for rank in range(tasks):
     own = dict(os.environ, SLURM_PROCID=str(rank), SLURM_STEP_NUM_TASKS=str(tasks), SLURM_NTASKS=str(tasks))
     running.append(subprocess.Popen([inside(word) for word in words], env=own))
 sys.exit(max(process.wait() & 255 for process in running))
+"""
+SCANCEL = """#!/bin/sh
+[ "$*" = "--signal=TERM 4700_1" ] || exit 2
+kill -USR1 "$(cat "$STANDINS/step.pid")"
 """
 CURL = """#!/bin/sh
 [ -e "$STANDINS/ready" ]
@@ -53,7 +60,11 @@ import json, os, pathlib, signal, sys, time
 here = pathlib.Path(os.environ["STANDINS"])
 with (here / "servers.log").open("a") as log:
     log.write(json.dumps([os.environ.get("SLURM_PROCID"), os.environ.get("HF_TOKEN"), sys.argv[1:]]) + "\\n")
-signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+job, rank = os.environ["SLURM_JOB_ID"], os.environ.get("SLURM_PROCID")
+def stop(*_):
+    (here / f"ended-{{job}}-{{rank}}").touch()
+    sys.exit(0)
+signal.signal(signal.SIGTERM, stop)
 if (here / "fails").exists():
     sys.exit(7)
 time.sleep(60)
@@ -69,7 +80,7 @@ class Cluster:
         self.image.set_gpus(*[A4500] * tp)
         make_bundle(self.bundle, ranks=tp, flow=flow, **made)
         bin_dir = self.image.folder / "bin"
-        for name, text in {"srun": SRUN, "curl": CURL, "tritonserver": TRITON}.items():
+        for name, text in {"srun": SRUN, "scancel": SCANCEL, "curl": CURL, "tritonserver": TRITON}.items():
             (bin_dir / name).write_text(text.format(python=sys.executable) if "{python}" in text else text)
             (bin_dir / name).chmod(0o755)
         self.squash = folder / "image.sqsh"
@@ -88,6 +99,8 @@ class Cluster:
             "STANDINS": str(self.folder),
             "HF_TOKEN": "hf_of_the_user",
             "SLURM_JOB_ID": "4711",
+            "SLURM_ARRAY_JOB_ID": "4700",
+            "SLURM_ARRAY_TASK_ID": "1",
             "SLURM_JOB_NUM_NODES": str(spec.placement.nodes),
             "SLURM_SUBMIT_DIR": str(self.folder),
             "TRTK_MODEL": str(self.bundle),
@@ -183,8 +196,9 @@ def test_every_rank_is_a_process_of_the_step_and_the_first_alone_answers(tmp_pat
     out, said = job.communicate(timeout=60)
 
     assert job.returncode == 0, said
-    assert address == ["8000", "8001", "8002"]
-    assert "Ready: http on 127.0.0.1:8000, gRPC on 8001, metrics on 8002" in out
+    assert sorted(path.name for path in tmp_path.glob("ended-*")) == ["ended-4711-0", "ended-4711-1"]
+    assert address == ["8010", "8011", "8012"]
+    assert "Ready: http on 127.0.0.1:8010, gRPC on 8011, metrics on 8012" in out
     (first, _, own), (second, token, other) = sorted(cluster.said("servers.log"))
     assert (first, second, token) == ("0", "1", None)
     assert {"--id=rank0", "--http-address=127.0.0.1", "--model-control-mode=none"} <= set(own)
