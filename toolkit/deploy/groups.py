@@ -12,6 +12,8 @@ from toolkit.specs import DeploySpec
 GROUP = "/opt/trtk-group/group.py"
 #: What trtllm-build writes into an engine where nobody says otherwise; the ranks find their cards by it.
 GPUS_PER_NODE = 8
+#: For the other pods to be scheduled and to pull their image; group.py waits as long.
+WAIT_S = 1800
 #: Beside Triton's words stand those of start.py.
 TO_TRITON = "--"
 
@@ -41,6 +43,8 @@ def leader(spec: DeploySpec, pod: Pod) -> Pod:
     line = ("python3", GROUP, "lead", "--ranks", str(ranks), "--slots", str(spec.placement.gpus_per_node), TO_TRITON)
     return dataclasses.replace(
         pod,
+        startup_failures=pod.startup_failures + WAIT_S // pods.STARTUP_PERIOD_S,
+        wait_s=WAIT_S,
         arguments=(*line, *start, *each, TO_TRITON, *triton),
         compile_arguments=(*pod.compile_arguments, "--gpus", str(spec.placement.gpus_per_node)),
     )

@@ -61,6 +61,7 @@ class Pod:
     keys_secret: str = ""
     is_root_read_only: bool = True
     surge: int = 0
+    wait_s: int = 0  # of a start, for other pods
     leave_s: int = LEAVE_S
     margin_s: int = MARGIN_S
     probe_timeout_s: int = PROBE_TIMEOUT_S
@@ -98,8 +99,8 @@ def server(spec: DeploySpec) -> Pod:
         startup_failures=math.ceil(spec.budgets.startup_s.value / STARTUP_PERIOD_S),
         progress_s=math.ceil(spec.budgets.startup_s.value + compile_s + 300),
         grace_s=LEAVE_S + spec.budgets.drain_s.whole + MARGIN_S,
-        ready_command=_probe(spec, "ready"),
-        alive_command=_probe(spec, "alive"),
+        ready_command=probe_command(spec, "ready"),
+        alive_command=probe_command(spec, "alive"),
         files_name=names.part_of(spec.name, "files"),
         engines_claim=names.part_of(spec.name, "engines"),
         group_secret=names.part_of(spec.name, "group") if is_group else "",
@@ -150,7 +151,7 @@ def node_reason(spec: DeploySpec) -> str:
     return f"Built for sm_{gpu.sm} and sized for the {gpu.memory_mib} MiB of {gpu.title}." if gpu.sm else ""
 
 
-def _probe(spec: DeploySpec, kind: str) -> tuple[str, ...]:
+def probe_command(spec: DeploySpec, kind: str) -> tuple[str, ...]:
     """Return the deep probe's command; each kind remembers its own last look."""
     own = spec.container
     return (

@@ -25,7 +25,7 @@ PORT = int(os.environ.get("TRTK_GROUP_PORT", "2222"))
 KEY_FILE = Path(os.environ.get("TRTK_GROUP_KEY_FILE", "/run/trtk-group/key"))
 KEY_BYTES = 16
 #: Workers are scheduled, and pull an image of 20 GB.
-WAIT_S = float(os.environ.get("TRTK_GROUP_WAIT_S", "3600"))
+WAIT_S = float(os.environ.get("TRTK_GROUP_WAIT_S", "1800"))
 INTRODUCTION_S = 10.0
 #: Of a line between pods; a command of mpirun is a few kilobytes.
 LONGEST = 1 << 20
