@@ -10,10 +10,10 @@ from toolkit.cli import output
 @click.command(epilog=output.examples("trtk models", "trtk models --json"))
 @output.json_option
 def models(as_json: bool) -> None:
-    """List the model families that trtk converts, by the architecture their config.json names."""
-    from toolkit.models import catalogue, planned
+    """List the model families that trtk converts or plans, by the architecture their config.json names."""
+    from toolkit.models import ModelFamily, PlannedFamily, catalogue, planned
 
-    families = (*catalogue(), *planned())
+    families: tuple[ModelFamily | PlannedFamily, ...] = (*catalogue(), *planned())
     if as_json:
         fields = ("name", "title", "architectures", "notes")
         described = [{field: getattr(family, field) for field in fields} for family in families]

@@ -14,7 +14,17 @@ from toolkit.specs import ModelSource, ModelSpec, Progress, no_progress
 #: What to do about a damaged file of a model.
 REFETCH = "Download it again."
 
-__all__ = ["ModelFamily", "TensorNames", "catalogue", "family_of", "locate", "planned", "read", "shape_of"]
+__all__ = [
+    "ModelFamily",
+    "PlannedFamily",
+    "TensorNames",
+    "catalogue",
+    "family_of",
+    "locate",
+    "planned",
+    "read",
+    "shape_of",
+]
 
 
 @functools.cache
