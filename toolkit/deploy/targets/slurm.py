@@ -217,7 +217,7 @@ def _guide(spec: DeploySpec, values: dict[str, object]) -> Guide:
             *compiled,
             "Slurm restarts a job when a node fails (--requeue); the script itself restarts the server three times.",
             "Slurm counts no requests: more or fewer servers is another `--replicas`.",
-            "The script was run on Slurm 22.05 with stand-ins for the image and its GPUs; pyxis and enroot have not seen it.",
+            "The script was run on Slurm 22.05 with stand-ins for image and GPUs; pyxis and enroot have not seen it.",
         ),
     )
 
