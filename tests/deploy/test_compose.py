@@ -1,6 +1,7 @@
 """The compose target: the server of `trtk serve`, Prometheus and Grafana, read by those whose files they are."""
 
 import dataclasses
+import json
 import re
 
 import pytest
@@ -12,12 +13,15 @@ from toolkit import deploy, validation
 from toolkit.deploy.targets import compose
 from toolkit.errors import PlanInfeasible, UsageError
 
+PROBE = {"type": "bind", "source": "./probe", "target": "/opt/trtk-probe", "read_only": True}
 FLOWS = ("engine", "llmapi", "openvino")
 
 
-def spec_of(flow, *, openai=0, settings=None, **changes):
+def spec_of(flow, *, openai=0, gateway="", settings=None, **changes):
     made = deployments.spec_of("compose", flow, replicas=because(1), settings=settings or {}, **changes)
-    return dataclasses.replace(made, container=dataclasses.replace(made.container, openai_port=openai))
+    return dataclasses.replace(
+        made, container=dataclasses.replace(made.container, openai_port=openai, gateway_image=gateway)
+    )
 
 
 def document_of(spec):
@@ -35,7 +39,10 @@ def test_the_server_is_the_container_of_trtk_serve_on_loopback_with_its_cards_by
         "working_dir": "/tmp",
         "environment": {"HOME": "/tmp", "HF_HUB_OFFLINE": "1", "TRTK_ENGINES": "/engines"},
         "ports": ["127.0.0.1:8000:8000", "127.0.0.1:8001:8001", "127.0.0.1:8002:8002"],
-        "volumes": [{"type": "bind", "source": "/srv/models/demo", "target": "/bundle", "read_only": True}],
+        "volumes": [
+            {"type": "bind", "source": "/srv/models/demo", "target": "/bundle", "read_only": True},
+            PROBE,
+        ],
         "tmpfs": ["/tmp:rw,exec,nosuid,nodev,mode=1777,size=8g"],
         "read_only": True,
         "cap_drop": ["ALL"],
@@ -55,9 +62,12 @@ def test_the_server_is_the_container_of_trtk_serve_on_loopback_with_its_cards_by
         },
         "logging": {"driver": "json-file", "options": {"max-size": "10m", "max-file": "3"}},
         "healthcheck": {
-            "test": ["CMD", "python3", "-c", compose.READY.format(port=8000)],
+            "test": [
+                *("CMD", "python3", "/opt/trtk-probe/probe.py", "--model", "ensemble", "--http", "8000"),
+                *("--metrics", "8002", "--timeout", "20", "--state", "/tmp/trtk-probe-health"),
+            ],
             "interval": "15s",
-            "timeout": "5s",
+            "timeout": "25s",
             "retries": 3,
             "start_period": "300s",
         },
@@ -123,7 +133,8 @@ def test_a_docker_volume_holds_the_model_where_it_was_named():
             "target": "/bundle",
             "read_only": True,
             "volume": {"subpath": "demo"},
-        }
+        },
+        PROBE,
     ]
     assert document["volumes"]["model"] == {"name": "models", "external": True}
 
@@ -141,10 +152,21 @@ def test_prometheus_and_grafana_watch_this_server():
     assert "127.0.0.1:9000:9000" in yaml.safe_load(made["compose.yaml"])["services"]["triton"]["ports"]
 
 
+def test_a_gateway_beside_nvidias_image_finds_triton_on_the_projects_network():
+    made = compose.render(spec_of("llmapi", openai=9000, gateway="registry.example.com/trtk-cpu:1"))
+    document, config = yaml.safe_load(made["compose.yaml"]), json.loads(made["gateway/gateway.json"])
+    scraped = yaml.safe_load(made["prometheus/prometheus.yml"])["scrape_configs"]
+
+    assert (config["triton_grpc"], config["port"], config["api_keys"]) == ("triton:8001", 9000, None)
+    assert document["services"]["gateway"]["ports"] == ["127.0.0.1:9000:9000"]
+    assert document["services"]["gateway"]["networks"] == document["services"]["triton"]["networks"]
+    assert scraped[1]["static_configs"][0]["targets"] == ["gateway:9000"]
+
+
 CASES = [
     {"flow": "engine", "deferred": False},
     {"flow": "engine", "tp": 2, "volume": "pvc"},
-    {"flow": "llmapi", "tp": 2, "volume": "pvc"},
+    {"flow": "llmapi", "tp": 2, "volume": "pvc", "openai": 9000, "gateway": "registry.example.com/trtk-cpu:1"},
     {"flow": "openvino", "openai": 9000},
 ]
 

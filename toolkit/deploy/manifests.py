@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import math
 import re
 from collections.abc import Mapping
 from typing import Any
 
 from toolkit import templating
-from toolkit.deploy import groups, names, pods, scaling
+from toolkit.deploy import gateway_file, groups, names, pods, scaling
 from toolkit.deploy.target import Setting
 from toolkit.errors import UsageError
 from toolkit.specs import DeploySpec, ModelVolume
@@ -122,12 +121,13 @@ def values_of(spec: DeploySpec) -> dict[str, Any]:
     """Return what the templates take; of a spec whose defaults are filled in."""
     pod, own = pods.server(spec), spec.container
     is_group = spec.placement.nodes > 1
+    labels = names.labels(spec.name, version=spec.release, component=pods.SERVER)
     return {
         "spec": spec,
         "mark": MARK,
         "settings": spec.settings,
-        "labels": dict(pod.labels),
-        "monitor_labels": {**pod.labels, **_labels_of(spec.settings["monitor_labels"])},
+        "labels": labels,
+        "monitor_labels": {**labels, **_labels_of(spec.settings["monitor_labels"])},
         "instance": names.selector(spec.name),
         "annotations": pods.about(spec),
         "pod": groups.leader(spec, pod) if is_group else pod,
@@ -158,24 +158,9 @@ def _files(spec: DeploySpec) -> dict[str, str]:
     if spec.placement.nodes > 1:
         found["group.py"] = templating.source(f"{FOLDER}/group.py")
     if spec.container.gateway_image:
-        found["gateway.json"] = _gateway(spec)
+        keys = pods.KEYS if spec.settings["api_keys_secret"] else None
+        found["gateway.json"] = gateway_file.text(spec, triton="127.0.0.1", api_keys=keys)
     return found
-
-
-def _gateway(spec: DeploySpec) -> str:
-    """Return the gateway's configuration; of keys it has the place alone."""
-    own = spec.container
-    document = {
-        "host": "0.0.0.0",
-        "port": own.openai_port,
-        "triton_grpc": f"127.0.0.1:{own.grpc_port}",
-        "triton_http": f"http://127.0.0.1:{own.http_port}",
-        "models": {spec.name: spec.model.front_model},
-        "created": 0,
-        "api_keys": pods.KEYS if spec.settings["api_keys_secret"] else None,
-        "drain_s": spec.budgets.drain_s.value,
-    }
-    return json.dumps(document, indent=2) + "\n"
 
 
 def _client_reason(spec: DeploySpec) -> str:

@@ -23,6 +23,9 @@ ALIVE_FAILURES = 10
 KEYS = "/run/trtk-keys/api-keys.json"
 #: On an object whose pods need more than the profile `restricted` allows: why.
 EXCEPTION = "trtk/pod-security-exception"
+#: By it the endpoint picker of an InferencePool knows which metrics say what waits and how full the KV cache is.
+#: https://github.com/llm-d/llm-d-router, core-metrics-extractor
+ENGINE_LABEL, ENGINE = "llm-d.ai/engine-type", "triton-tensorrt-llm"
 PROBE = "/opt/trtk-probe/probe.py"
 SERVER, WORKER = "server", "worker"
 #: GPUs that several pods share have no memory of their own: a fraction of it cannot be counted on.
@@ -81,7 +84,10 @@ def server(spec: DeploySpec) -> Pod:
     compile_s = spec.budgets.compile_s.whole if spec.budgets.compile_s else 0
     is_group = spec.placement.nodes > 1
     return Pod(
-        labels=names.labels(spec.name, version=spec.release, component=SERVER),
+        labels={
+            **names.labels(spec.name, version=spec.release, component=SERVER),
+            **({ENGINE_LABEL: ENGINE} if own.openai_port else {}),
+        },
         selector=serving_labels(spec),
         annotations={"kubectl.kubernetes.io/default-container": "server", "trtk/build": spec.model.build_id},
         arguments=(*own.arguments, *(("--api-keys", KEYS) if is_openai_inside and settings["api_keys_secret"] else ())),

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import math
 import textwrap
+from pathlib import PurePosixPath
 from typing import Any
 
 from toolkit import monitoring, templating
 from toolkit.containers import ContainerSpec, Mount, Published, compose_service, hardening
+from toolkit.deploy import gateway_file, pods
 from toolkit.deploy.guide import Guide, Step, readme
 from toolkit.deploy.scaling import CPU_RELEASE, EXPORTERS
 from toolkit.deploy.target import Setting, Target
@@ -15,7 +17,6 @@ from toolkit.errors import PlanInfeasible, UsageError
 from toolkit.specs import ContainerOptions, DeploySpec
 
 LOOPBACK = "127.0.0.1"
-READY = "from urllib.request import urlopen; urlopen('http://127.0.0.1:{port}/v2/health/ready', timeout=4)"
 #: Closing what is open, once the last request is done.
 STOP_MARGIN_S = 15
 MIB = 1 << 20
@@ -43,6 +44,7 @@ def render(spec: DeploySpec) -> dict[str, str]:
         "settings": spec.settings,
         "server": _yaml(_server(spec)),
         "image": _image(spec.container.image),
+        "gateway_image": _image(spec.container.gateway_image),
         "engines_path": spec.container.engines_path,
         "volume": spec.volume,
         "secret": SECRET,
@@ -54,6 +56,7 @@ def render(spec: DeploySpec) -> dict[str, str]:
         "compose.yaml": templating.render("deploy/compose/compose.yaml.j2", values),
         "README.md": readme(spec, _guide(spec)),
         ".gitignore": "secrets/\n.env\n",
+        "probe/probe.py": templating.source("deploy/kubernetes/probe.py"),
         "prometheus/prometheus.yml": watched.texts["prometheus.yml"],
         "prometheus/alerts.yml": watched.texts["alerts.yml"],
         "prometheus/alerts_test.yml": watched.texts["alerts_test.yml"],
@@ -61,6 +64,8 @@ def render(spec: DeploySpec) -> dict[str, str]:
     }
     for name in ("datasources/prometheus.yaml", "dashboards/serving.yaml"):
         made[f"grafana/provisioning/{name}"] = templating.render(f"deploy/compose/{name}.j2", values)
+    if spec.container.gateway_image:
+        made["gateway/gateway.json"] = gateway_file.text(spec, triton="triton", api_keys=None)
     if values["gpu_variables"]:
         made[".env.example"] = templating.render("deploy/compose/env.j2", values)
     return made
@@ -103,7 +108,8 @@ def _server(spec: DeploySpec) -> dict[str, Any]:
             log_options=hardening.LOG_OPTIONS,
         )
     )
-    service["volumes"] = [*_model_volume(spec), *service.get("volumes", [])]
+    probe = {"type": "bind", "source": "./probe", "target": str(PurePosixPath(pods.PROBE).parent), "read_only": True}
+    service["volumes"] = [*_model_volume(spec), *service.get("volumes", []), probe]
     return service | {"healthcheck": _healthcheck(spec)}
 
 
@@ -165,12 +171,14 @@ def _gpu_variables(spec: DeploySpec) -> list[str]:
 
 
 def _healthcheck(spec: DeploySpec) -> dict[str, Any]:
-    test = (
-        ["CMD", "trtk", "status", "--check"]
-        if spec.model.is_for_cpu
-        else ["CMD", "python3", "-c", READY.format(port=spec.container.http_port)]
-    )
-    return {"test": test, "interval": "15s", "timeout": "5s", "retries": 3, "start_period": f"{_start_s(spec)}s"}
+    """Return the deep probe of the kubernetes target: Triton stays ready when the engine behind it hangs."""
+    return {
+        "test": ["CMD", *pods.probe_command(spec, "health")],
+        "interval": "15s",
+        "timeout": f"{pods.PROBE_TIMEOUT_S + 5}s",
+        "retries": 3,
+        "start_period": f"{_start_s(spec)}s",
+    }
 
 
 def _start_s(spec: DeploySpec) -> int:
