@@ -37,8 +37,8 @@ def made(gateway: Gateway) -> Starlette:
         try:
             yield
         finally:
-            await client.aclose()
             await gateway.close()
+            await client.aclose()
 
     questions = Questions(gateway)
     return Starlette(

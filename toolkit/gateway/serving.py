@@ -24,6 +24,8 @@ from toolkit.gateway.metrics import NO_MODEL, Metrics
 from toolkit.gateway.refusals import CLIENT_LEFT, ClientLeft, Refusal
 from toolkit.gateway.triton import Triton
 
+#: For cancelled requests to end in: their work in Triton is taken back first.
+LAST_WORDS_S = 1.5
 #: In about that time whoever starts it again has done so.
 STOPPING_RETRY_S = 5.0
 
@@ -54,13 +56,16 @@ class Gateway:
         self.config, self.leases, self.triton = config, leases, triton
         self.admission, self.bodies = Admission(config.limits), Bodies(config.limits.bodies_bytes)
         self.metrics = Metrics(running=lambda: self.admission.running, waiting=lambda: self.admission.waiting)
+        self.open: set[asyncio.Task[Any]] = set()
         self.keys = Keys(Path(config.api_keys)) if config.api_keys else None
         self.audit = AuditLog(Path(config.audit.path), is_required=config.audit.is_required) if config.audit else None
         if self.audit:
             self.audit.append({"kind": "start", "time": now(), "models": dict(config.digests)})
 
     async def close(self) -> None:
-        """Let go of Triton and of the audit log."""
+        """Let go of Triton and of the audit log, once the requests that were cut off have been told."""
+        if self.open:
+            await asyncio.wait(self.open, timeout=LAST_WORDS_S)
         await self.leases.close()
         await self.triton.close()
         if self.audit:
@@ -147,6 +152,16 @@ class Endpoint(ABC):
         return refusal.body()
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        """Serve one request; a gateway that stops waits for its last word."""
+        task = asyncio.current_task()
+        assert task
+        self.gateway.open.add(task)
+        try:
+            await self._recorded(scope, receive, send)
+        finally:
+            self.gateway.open.discard(task)
+
+    async def _recorded(self, scope: Any, receive: Any, send: Any) -> None:
         """Serve one request; whatever becomes of it is recorded."""
         exchange, seen = Exchange(scope, receive, send), Seen(self.name, now())
         last, refusal = b"", None
