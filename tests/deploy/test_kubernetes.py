@@ -354,6 +354,9 @@ def test_openai_clients_get_a_port_and_a_pool(flow, settings, tmp_path):
     assert pool["targetPorts"] == [{"number": 9000}]
     assert pool["endpointPickerRef"]["name"] == "demo-a4500-int4-epp"
     assert pool["selector"]["matchLabels"] == made["Service"]["spec"]["selector"]
+    assert made["Deployment"]["spec"]["template"]["metadata"]["labels"]["llm-d.ai/engine-type"] == "triton-tensorrt-llm"
+    metrics = made["NetworkPolicy"]["spec"]["ingress"][1]
+    assert {"podSelector": {}} in metrics["from"]  # the picker is in the pool's namespace
     volumes = {one["name"]: one for one in pods(spec)[0][1]["volumes"]}
     # An endpoint without keys would be anybody's who reaches it, and trtk starts none.
     secret = settings.get("api_keys_secret", "demo-a4500-int4-api-keys")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from toolkit.deploy import manifests, names
+from toolkit.deploy import manifests, names, pods
 from toolkit.deploy.guide import Step
 from toolkit.specs import DeploySpec
 
@@ -114,12 +114,12 @@ def watch(spec: DeploySpec) -> tuple[Step, ...]:
     """Return how to see it start and run."""
     where, budgets = kubectl(spec), spec.budgets
     first_s = budgets.startup_s.whole + (budgets.compile_s.whole if budgets.compile_s else 0)
-    pods = f"app.kubernetes.io/instance={spec.name}"
+    chosen = f"app.kubernetes.io/instance={spec.name}"
     steps = [
         Step(
             text=f"A first start may take {first_s // 60 + 1} minutes and the image's download:",
             command=(
-                f"{where} wait --for=condition=Ready --timeout={first_s + 1800}s pod --selector {pods}"
+                f"{where} wait --for=condition=Ready --timeout={first_s + 1800}s pod --selector {chosen}"
                 if spec.placement.nodes > 1
                 else f"{where} rollout status {workload(spec)} --timeout={first_s + 1800}s"
             ),
@@ -127,13 +127,13 @@ def watch(spec: DeploySpec) -> tuple[Step, ...]:
     ]
     if spec.container.engines_path:
         steps.append(
-            Step(text="What compiles the engine says:", command=f"{where} logs --selector {pods} -c engine --follow")
+            Step(text="What compiles the engine says:", command=f"{where} logs --selector {chosen} -c engine --follow")
         )
-    steps.append(Step(text="What the servers say:", command=f"{where} logs --selector {pods} -c server --tail 50"))
+    steps.append(Step(text="What the servers say:", command=f"{where} logs --selector {chosen} -c server --tail 50"))
     steps.append(
         Step(
             text="Why a pod does not start, or was taken away:",
-            command=f"{where} describe pods --selector {pods}\n{where} get events --sort-by .lastTimestamp",
+            command=f"{where} describe pods --selector {chosen}\n{where} get events --sort-by .lastTimestamp",
         )
     )
     return tuple(steps)
@@ -172,9 +172,9 @@ def notes(spec: DeploySpec) -> tuple[str, ...]:
         )
     if spec.container.openai_port:
         found.append(
-            "The endpoint picker reads nv_trt_llm_request_metrics{request_type=waiting} and "
-            "nv_trt_llm_kv_cache_block_metrics{kv_cache_block_type=fraction}: its chart's modelServerType is "
-            f"triton-tensorrt-llm, and its flag --model-server-metrics-port={spec.container.metrics_port}."
+            "The endpoint picker reads the metrics of Triton with TensorRT-LLM: the pods have the label "
+            f"{pods.ENGINE_LABEL} for it. They are on port {spec.container.metrics_port}, not on the pool's own: "
+            f"--model-server-metrics-port={spec.container.metrics_port}, or a metrics source in its configuration."
         )
     if spec.replicas.whole == 1 and not spec.autoscale and spec.settings.get("surge") != "1" and spec.gpu.sm:
         found.append("One server and no spare GPU: a rollout stops serving while the new pod starts.")
