@@ -36,9 +36,11 @@ def main() -> None:
     """Print both parts."""
     options = parsed()
     with tempfile.TemporaryDirectory() as folder:
-        theirs = Aiperf(Path(folder), options)
-        cost({"trtk": Trtk(Path(folder)), "trtk grpc": Trtk(Path(folder), is_grpc=True), "aiperf": theirs}, options)
-        rates({"trtk": Trtk(Path(folder)), "aiperf": theirs}, options)
+        theirs, ours = Aiperf(Path(folder), options), Trtk(Path(folder))
+        if options.part != "rate":
+            cost({"trtk": ours, "trtk grpc": Trtk(Path(folder), is_grpc=True), "aiperf": theirs}, options)
+        if options.part != "cost":
+            rates({"trtk": ours, "aiperf": theirs}, options)
 
 
 def cost(clients: dict[str, Client], options: argparse.Namespace) -> None:
@@ -206,8 +208,9 @@ def parsed() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--aiperf-python", required=True, help="the Python of an environment that has aiperf")
     parser.add_argument("--tokenizer", type=Path, required=True, help="a folder with tokenizer.json, for aiperf")
+    parser.add_argument("--part", choices=["cost", "rate", "both"], default="both")
     parser.add_argument("--rounds", type=int, default=2)
-    parser.add_argument("--requests", type=int, default=500)
+    parser.add_argument("--requests", type=int, default=400)
     parser.add_argument("--osl", type=int, default=64)
     parser.add_argument("--seconds", type=float, default=5)
     parser.add_argument("--first-rate", type=float, default=50)

@@ -119,7 +119,8 @@ async def measured(client: Client, protocol: Protocol, arrival: Arrival) -> Run:
         plan, count = client.plan(profile), processes_for(profile, warm)
         if count == 1:
             return await _run(client, session, Load(plan, session, arrival, step="load test"))
-        return await _run(client, session, Workers(plan, protocol, arrival, step="load test", count=count))
+        async with Workers(plan, protocol, arrival, step="load test", count=count) as crew:
+            return await _run(client, session, crew)
     finally:
         await session.close()
 

@@ -122,28 +122,36 @@ class Workers:
         for worker in self._all:
             worker.tell(INTERRUPT, None)
 
-    async def run(self) -> Outcome:
-        """Begin together, and return what all did."""
-        loop = asyncio.get_running_loop()
-        for worker in self._all:
-            loop.add_reader(worker.pipe.fileno(), worker.take)
+    async def __aenter__(self) -> Workers:
+        """Wait until all are connected: what they ask a server to know it better is no part of the load."""
         try:
+            for worker in self._all:
+                asyncio.get_running_loop().add_reader(worker.pipe.fileno(), worker.take)
             await asyncio.gather(*(worker.ready.wait() for worker in self._all))
             self._need_all()
-            if self._is_interrupted:
-                return self._outcome()
-            self._started_at = time.perf_counter() + BEGIN_AFTER_S
-            for worker in self._all:
-                worker.tell(BEGIN, self._started_at)
-            await asyncio.gather(*(self._to_its_end(number, worker) for number, worker in enumerate(self._all, 1)))
-        finally:
-            for worker in self._all:
-                loop.remove_reader(worker.pipe.fileno())
-                worker.close()
+        except BaseException:
+            self._close()
+            raise
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self._close()
+
+    def _close(self) -> None:
+        for worker in self._all:
+            asyncio.get_running_loop().remove_reader(worker.pipe.fileno())
+            worker.close()
+
+    async def run(self) -> Outcome:
+        """Begin together, and return what all did."""
+        self._started_at = time.perf_counter() + BEGIN_AFTER_S
+        for worker in self._all:
+            worker.tell(BEGIN, self._started_at)
+        await asyncio.gather(*(self._to_its_end(number, worker) for number, worker in enumerate(self._all, 1)))
         return self._outcome()
 
     def _need_all(self) -> None:
-        for worker in () if self._is_interrupted else self._all:
+        for worker in self._all:
             if worker.failure is not None:
                 raise worker.failure
             if worker.ended.is_set():
@@ -235,7 +243,7 @@ def _obey(pipe: Any, load: Load, begin: asyncio.Future[float]) -> None:
     elif what == GIVE_UP:
         load.give_up(value)
     else:
-        begin.cancel()
+        begin.cancel()  # where it has not begun, it never will
         load.interrupt()
 
 
