@@ -11,6 +11,8 @@ sys.dont_write_bytecode = True  # what lies in a bundle is in its manifest
 
 from first_start import BUNDLE, Refused, document, engines, hashes, machine, ranks, say, triton  # noqa: E402 - after that
 
+#: What `trtk repo` says of a repository.
+RECORD = ".trtk-repository.json"
 #: What must be whole at every start; weights only where this start reads them.
 ALWAYS = ("bundle.json", "start.py", "first_start/", "tokenizer/", "model_repository/")
 
@@ -55,6 +57,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
         default=Path("/tmp/trtk"),
         help="where the link to the engine is made; the repository names /tmp/trtk",
     )
+    parser.add_argument("--repository", type=Path, help="another repository of this engine, that `trtk repo` made")
     parser.add_argument("triton", nargs="*", help="further arguments of tritonserver, after --")
     return parser.parse_args(arguments)
 
@@ -76,7 +79,9 @@ def run(asked: argparse.Namespace) -> int:
     machine.need_release(bundle)
     is_engine = bundle["flow"] == "engine"
     rank = ranks.own(bundle) if asked.rank else None
-    gpu = machine.need_gpus(bundle, asked.gpus or (1 if asked.rank else None))
+    repository = asked.repository or BUNDLE / "model_repository"
+    about = document(repository / RECORD).get("about", {}) if asked.repository else {}
+    gpu = machine.need_gpus(bundle, asked.gpus or (1 if asked.rank else about.get("gpus")))
     if is_verified and not is_engine:
         hashes.verify(BUNDLE, files, below=("checkpoint/",))
     if asked.check:
@@ -85,11 +90,13 @@ def run(asked: argparse.Namespace) -> int:
     if is_engine:
         engine = engines.ensure(bundle, gpu, asked.engines, files=files, is_verified=is_verified)
         engines.link(engine, asked.run_dir / "engine")
-        engines.link(BUNDLE / "model_repository", asked.run_dir / "repository")
+        engines.link(repository, asked.run_dir / "repository")
     if not asked.build_only:
         # The LLM API starts its own ranks.
-        world, instances = (bundle["world_size"], bundle.get("instances", 1)) if is_engine else (1, 1)
-        triton.become(world, asked.triton, instances=instances, rank=rank)
+        world = bundle["world_size"] if is_engine else 1
+        gpus = about.get("gpus", world * bundle.get("instances", 1)) if is_engine else 1
+        is_orchestrated = is_engine and about.get("is_orchestrated", gpus > world)
+        triton.become(triton.Server(repository, world, gpus, is_orchestrated), asked.triton, rank=rank)
     return 0
 
 

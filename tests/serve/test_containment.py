@@ -150,6 +150,53 @@ def test_two_ranks_are_two_servers_under_mpi_of_which_one_answers(tmp_path):
     assert secret not in said
 
 
+def repository_of(folder, engine, **about):
+    """Write what `trtk repo` leaves for a built folder, elsewhere."""
+    (folder / "ensemble").mkdir(parents=True)
+    (folder / "ensemble" / "config.pbtxt").touch()
+    record = {"schema_version": 1, "files": {}, "about": {"engine": str(engine), "mounts": [], **about}}
+    (folder / ".trtk-repository.json").write_text(json.dumps(record))
+    return folder
+
+
+def test_a_repository_of_two_instances_is_served_with_the_engine_that_it_is_for(tmp_path):
+    """In a stand-in for NVIDIA's image, where the folders are where the container would see them."""
+    made = make_bundle(tmp_path / "engine")
+    about = {"gpus": 2, "is_orchestrated": True, "draft": str(tmp_path / "draft"), "mounts": [["/here", "/there"]]}
+    repository = repository_of(tmp_path / "repository", made, **about)
+    image = Image(tmp_path / "image")
+    image.set_gpus("8.6, 20470, NVIDIA RTX A4500")
+    target = targets.find(repository)
+    spec = dataclasses.replace(spec_of(made, "trtllm"), repository=str(target.repository))
+
+    container = containment.container(spec, WHO)
+    same = [str(tmp_path / name) for name in ("repository", "engine", "draft")]
+
+    assert (target.name, target.artefact.folder, target.artefact.world_size) == ("repository", made, 2)
+    assert [(mount.source, mount.target, mount.is_read_only) for mount in container.mounts][2:] == [
+        *((path, path, True) for path in same),
+        ("/here", "/there", True),
+    ]
+    assert container.shm_bytes == (1 << 30) + (2 << 28)
+    assert image.start(made, *container.command[2:])[0] == 4  # one GPU is too few
+    image.set_gpus(*["8.6, 20470, NVIDIA RTX A4500"] * 2)
+    code, out, said = image.start(made, *container.command[2:])
+    assert code == 0, said
+    document = json.loads(out)
+    assert (document["line"][1], document["orchestrator"]) == (f"--model-repository={repository}", "1")
+
+
+def test_a_cpu_engines_repository_is_served_where_it_is(tmp_path):
+    folder = built(tmp_path / "demo", "openvino")
+    repository = repository_of(tmp_path / "repository", folder)
+    spec = dataclasses.replace(spec_of(folder, "openvino", container={"image": "c"}), repository=str(repository))
+    made = containment.container(spec, WHO)
+
+    assert made.command[:2] == ("serve", str(repository))
+    assert [mount.target for mount in made.mounts] == ["/engine", str(repository), str(folder)]
+    assert targets.engine_of(tmp_path) is None
+
+
 def test_the_llm_api_reads_its_folder_and_writes_nothing(tmp_path):
     folder = built(tmp_path / "llama", "llmapi")
     spec = spec_of(folder, "llmapi", is_verified=False, container={"network": "host", "gpu_uuids": UUIDS[:1]})
@@ -189,7 +236,7 @@ def test_a_cpu_engine_runs_trtk_in_the_image_that_was_named(tmp_path):
     ("kind", "changes", "message"),
     [
         ("openvino", {}, "no image for it was named"),
-        ("trtllm", {"folder": ""}, "is a bare repository"),
+        ("trtllm", {"folder": ""}, "says of no engine that it is for"),
         ("trtllm", {"host": "0.0.0.0"}, "--host 0.0.0.0 can be reached from other machines"),
     ],
 )

@@ -44,7 +44,7 @@ def run(built: Path, folder: Path | None, tag: str | None, options: Mapping[str,
     with FolderLock(target):
         if options["force"]:
             _need_ours(target)
-        repository.write(files, target, is_forced=options["force"], about=_about(plan, has_draft=bool(draft)))
+        repository.write(files, target, is_forced=options["force"], about=_record(plan, built, options))
     _show(plan, built, target, files, as_json=as_json)
 
 
@@ -175,6 +175,18 @@ def _about(plan: BuildPlan, *, has_draft: bool) -> dict[str, Any]:
         "flow": plan.flow,
         "ranks": plan.limits.tp * plan.limits.pp,
         "is_orchestrated": has_draft or instances > 1,  # one server and MPI workers: TRTLLM_ORCHESTRATOR=1
+    }
+
+
+def _record(plan: BuildPlan, built: Path, options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what `trtk serve` has to know to serve a repository: also what its container must see."""
+    about, draft = _about(plan, has_draft=bool(options["draft"])), options["draft"]
+    return {
+        **about,
+        "engine": str(built.absolute()),
+        **({"draft": str(draft.absolute())} if draft else {}),
+        "mounts": [list(mount) for mount in options["mounted"]],
+        "gpus": about["ranks"] * plan.repository.instances.get("tensorrt_llm", 1),
     }
 
 

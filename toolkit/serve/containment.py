@@ -44,16 +44,16 @@ def job(server_id: str) -> str:
 
 def container(spec: ServeSpec, identity: Identity | None) -> ContainerSpec:
     """Return the container of a built folder; without an identity, for those who keep it themselves."""
-    found = targets.artefact(Path(spec.folder))
+    found = _served(spec)
     asked = spec.container
     return ContainerSpec(
         job=job(identity.server_id) if identity else "",
         name=f"trtk-{workspace.slug(spec.name)}-{identity.server_id[:8]}" if identity else "",
         image=asked.image_id or asked.image or found.image,
-        command=_cpu_command(spec, identity) if found.is_for_cpu else _gpu_command(spec, identity),
+        command=_command(spec, identity, found),
         user="0:0" if asked.is_rootless else user(),
         working_dir="/tmp",
-        mounts=_mounts(found),
+        mounts=(*_mounts(found), *_apart(spec, found)),
         environment={**ENVIRONMENT, **({} if found.is_for_cpu else GPU_ENVIRONMENT)},
         tmpfs=hardening.TMPFS,
         memory_bytes=asked.memory_bytes,
@@ -72,10 +72,11 @@ def need_servable(spec: ServeSpec) -> Artefact:
     """Return what a folder holds, if a container can serve it."""
     if not spec.folder:
         raise UsageError(
-            f"{spec.repository} is a bare repository; the docker backend serves folders that `trtk build` made.",
+            f"{spec.repository} says of no engine that it is for; the docker backend serves folders that `trtk build`"
+            " made, and their repositories that `trtk repo` made.",
             hint="Give the folder with its manifest.json, or --backend embedded.",
         )
-    found = targets.artefact(Path(spec.folder))
+    found = _served(spec)
     if not found.is_for_cpu and not (found.folder / "start.py").is_file():
         raise UsageError(f"{spec.folder} has no start.py: an older trtk built it.", hint="Build it again.")
     if found.is_for_cpu and not spec.container.image:
@@ -84,6 +85,26 @@ def need_servable(spec: ServeSpec) -> Artefact:
             hint="docker build -f docker/cpu/Dockerfile --target server -t trtk-cpu . makes one; then --image trtk-cpu",
         )
     return found
+
+
+def _served(spec: ServeSpec) -> Artefact:
+    return targets.artefact(Path(spec.folder), repository=Path(spec.repository))
+
+
+def _is_apart(spec: ServeSpec, found: Artefact) -> bool:
+    """Whether the repository is another than the built folder's own."""
+    return Path(spec.repository).absolute() != found.folder / targets.REPOSITORY
+
+
+def _apart(spec: ServeSpec, found: Artefact) -> tuple[Mount, ...]:
+    """Return the mounts of a repository of its own: it names its engine by where that is here, or by its --mount."""
+    if not _is_apart(spec, found):
+        return ()
+    repository = Path(spec.repository).absolute()
+    about = targets.about_of(repository)
+    same = {path: path for path in (str(repository), str(found.folder), about.get("draft")) if path}
+    told = {there: here for here, there in about.get("mounts", ())}
+    return tuple(Mount(source=here, target=there) for there, here in {**same, **told}.items())
 
 
 def compiled_dir(found: Artefact) -> Path:
@@ -121,10 +142,16 @@ def _listening(spec: ServeSpec) -> Mapping[str, int | str]:
     return {"host": "0.0.0.0", "http": HTTP, "grpc": GRPC, "metrics": METRICS}
 
 
-def _cpu_command(spec: ServeSpec, identity: Identity | None) -> tuple[str, ...]:
+def _command(spec: ServeSpec, identity: Identity | None, found: Artefact) -> tuple[str, ...]:
+    repository = str(Path(spec.repository).absolute()) if _is_apart(spec, found) else ""
+    made = _cpu_command if found.is_for_cpu else _gpu_command
+    return made(spec, identity, repository=repository)
+
+
+def _cpu_command(spec: ServeSpec, identity: Identity | None, *, repository: str) -> tuple[str, ...]:
     inside = _listening(spec)
     return (
-        *("serve", ENGINE, "--backend", "embedded"),
+        *("serve", repository or ENGINE, "--backend", "embedded"),
         *(("--server-id", identity.server_id) if identity else ()),
         *("--host", str(inside["host"]), "--allow-remote"),
         *("--http-port", str(inside["http"]), "--grpc-port", str(inside["grpc"])),
@@ -135,13 +162,14 @@ def _cpu_command(spec: ServeSpec, identity: Identity | None) -> tuple[str, ...]:
     )
 
 
-def _gpu_command(spec: ServeSpec, identity: Identity | None) -> tuple[str, ...]:
+def _gpu_command(spec: ServeSpec, identity: Identity | None, *, repository: str) -> tuple[str, ...]:
     inside = _listening(spec)
     addresses = (f"--{door}-address={inside['host']}" for door in ("http", "grpc", "metrics"))
     ports = (f"--{door}-port={inside[door]}" for door in ("http", "grpc", "metrics"))
     return (
         *("python3", f"{BUNDLE}/start.py"),
         *(() if spec.is_verified else ("--no-verify",)),
+        *(("--repository", repository) if repository else ()),
         "--",
         f"--id={triton_id(identity.server_id) if identity else workspace.slug(spec.name)}",
         f"--exit-timeout-secs={max(1, round(spec.exit_timeout_s))}",

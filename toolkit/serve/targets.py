@@ -20,6 +20,8 @@ ENGINES = Path("engines")
 #: The model a client talks to, in repositories that have one.
 FRONT_MODELS = ("ensemble", "tensorrt_llm_bls")
 REPOSITORY = "model_repository"
+#: What `trtk repo` writes beside the models.
+RECORD = ".trtk-repository.json"
 #: What a server reads of a built folder; a bundle's start.py looks at its weights itself, where it reads them.
 SERVED = ("engine/", "tokenizer/", f"{REPOSITORY}/")
 SERVED_BY_ENTRY = ("bundle.json", "start.py", "first_start/", "tokenizer/", f"{REPOSITORY}/")
@@ -66,7 +68,8 @@ def find(engine: Path | None, *, is_verified: bool = True, progress: Progress = 
     if not folder.is_dir():
         raise UsageError(f"There is no folder {folder}.", hint="`trtk build` makes one; `ls engines` lists them.")
     if not (folder / MANIFEST).is_file():
-        return _bare(folder)
+        built = engine_of(folder)
+        return dataclasses.replace(_bare(folder), artefact=artefact(built, repository=folder) if built else None)
     manifest = _manifest(folder / MANIFEST)
     found = _artefact(folder, manifest)
     if is_verified:
@@ -77,9 +80,26 @@ def find(engine: Path | None, *, is_verified: bool = True, progress: Progress = 
     return dataclasses.replace(target, was_chosen=engine is None, artefact=found)
 
 
-def artefact(folder: Path) -> Artefact:
-    """Return what a folder holds that `trtk build` made."""
-    return _artefact(folder, _manifest(folder / MANIFEST))
+def artefact(folder: Path, *, repository: Path | None = None) -> Artefact:
+    """Return what a folder holds that `trtk build` made; REPOSITORY may have more instances of it than its own."""
+    found = _artefact(folder, _manifest(folder / MANIFEST))
+    ranks = about_of(repository).get("gpus") if repository else None
+    return dataclasses.replace(found, world_size=ranks) if isinstance(ranks, int) else found
+
+
+def about_of(repository: Path) -> Mapping[str, Any]:
+    """Return what `trtk repo` wrote down of a repository; nothing where somebody else made it."""
+    try:
+        about = json.loads((repository / RECORD).read_text(encoding="utf-8")).get("about")
+    except (OSError, ValueError, AttributeError):
+        return {}
+    return about if isinstance(about, dict) else {}
+
+
+def engine_of(repository: Path) -> Path | None:
+    """Return the built folder that a repository of `trtk repo` is for, where it is still there."""
+    folder = about_of(repository).get("engine")
+    return Path(folder) if isinstance(folder, str) and (Path(folder) / MANIFEST).is_file() else None
 
 
 def _newest() -> Path:

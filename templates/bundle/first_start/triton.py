@@ -3,19 +3,29 @@
 import os
 import re
 import secrets
-from typing import NoReturn
+from pathlib import Path
+from typing import NamedTuple, NoReturn
 
-from first_start import BUNDLE, MISSING, Refused, say
+from first_start import MISSING, Refused, say
 
 #: Only the holder of a key made at every start may use these: they read or change what is served.
 CLOSED_APIS = "model-repository,model-config,shared-memory,trace,logging"
 
 
-def become(world_size: int, further: list[str], *, instances: int = 1, rank: int | None = None) -> NoReturn:
+class Server(NamedTuple):
+    """What is served: a repository whose engine has so many ranks, on so many GPUs."""
+
+    repository: Path
+    world_size: int
+    gpus: int
+    is_orchestrated: bool  # one server, which starts the ranks itself: of several instances, or beside a draft model
+
+
+def become(server: Server, further: list[str], *, rank: int | None = None) -> NoReturn:
     """Replace this process by Triton, or by one rank of it."""
-    line = command(world_size, further, instances=instances) if rank is None else one_rank(rank, further)
-    if instances > 1:
-        os.environ["TRTLLM_ORCHESTRATOR"] = "1"  # one server, which starts the ranks of each instance itself
+    line = command(server, further) if rank is None else one_rank(server, rank, further)
+    if server.is_orchestrated:
+        os.environ["TRTLLM_ORCHESTRATOR"] = "1"
     say("Starting Triton: " + " ".join(hidden(word) for word in line))
     try:
         os.execvp(line[0], line)
@@ -25,30 +35,30 @@ def become(world_size: int, further: list[str], *, instances: int = 1, rank: int
         ) from None
 
 
-def command(world_size: int, further: list[str], *, instances: int = 1) -> list[str]:
+def command(server: Server, further: list[str]) -> list[str]:
     """Return the command line of Triton: one server, or one a rank under MPI."""
-    if instances > 1:
-        return [*server(), "--model-control-mode=none", *orchestrator(world_size * instances), *front(further)]
-    if world_size == 1:
-        return [*server(), "--model-control-mode=none", *front(further)]
+    if server.is_orchestrated:
+        return [*common(server), "--model-control-mode=none", *orchestrator(server.gpus), *front(further)]
+    if server.world_size == 1:
+        return [*common(server), "--model-control-mode=none", *front(further)]
     line = ["mpirun", *(["--allow-run-as-root"] if os.geteuid() == 0 else [])]
-    for rank in range(world_size):
-        line += [":"] * bool(rank) + ["-n", "1", *one_rank(rank, further)]
+    for rank in range(server.world_size):
+        line += [":"] * bool(rank) + ["-n", "1", *one_rank(server, rank, further)]
     return line
 
 
-def one_rank(rank: int, further: list[str]) -> list[str]:
+def one_rank(server: Server, rank: int, further: list[str]) -> list[str]:
     """Return the command line of one rank's server: the first one answers clients, the others only compute."""
     prefix = f"--backend-config=python,shm-region-prefix-name=prefix{rank}_"
     own = ["--model-control-mode=none", *front(further)] if rank == 0 else worker()
-    return [*server(), f"--id=rank{rank}", prefix, *own]
+    return [*common(server), f"--id=rank{rank}", prefix, *own]
 
 
-def server() -> list[str]:
+def common(server: Server) -> list[str]:
     """Return what every rank's server gets."""
     return [
         "tritonserver",
-        f"--model-repository={BUNDLE / 'model_repository'}",
+        f"--model-repository={server.repository}",
         "--disable-auto-complete-config",
         "--strict-readiness=true",
         "--exit-on-error=true",

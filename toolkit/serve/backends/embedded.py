@@ -52,6 +52,8 @@ def launch(spec: ServeSpec, identity: Identity) -> Launch:
         "PATH": os.pathsep.join([python_dir, *_split(os.environ.get("PATH"))]),
         "LD_LIBRARY_PATH": os.pathsep.join(libraries),
     }
+    if targets.about_of(Path(spec.repository)).get("is_orchestrated"):
+        environment["TRTLLM_ORCHESTRATOR"] = "1"
     return Launch(argv=(str(root / "bin" / "tritonserver"), *_flags(spec, identity)), environment=environment)
 
 
