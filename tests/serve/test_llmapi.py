@@ -1,5 +1,6 @@
 """The LLM API's repository in a real Triton: a stand-in for tensorrt_llm behind it, a plain client in front."""
 
+import contextlib
 import json
 import queue
 import shutil
@@ -24,6 +25,7 @@ SPEC = RepositorySpec(
     max_batch_size=8,
     max_seq_len=512,
     max_num_tokens=512,
+    max_queue_size=1,
     llm_api={
         "tensor_parallel_size": 1,
         "max_seq_len": 512,
@@ -56,6 +58,7 @@ def served(tmp_path, free_ports):
     endpoint = serve.start(spec)
     client = grpc.InferenceServerClient(endpoint.grpc_url)
     library.with_name("metrics.txt").write_text(endpoint.metrics_url)
+    library.with_name("grpc.txt").write_text(endpoint.grpc_url)
     yield client, library
     client.close()
     serve.stop("llmapi")
@@ -215,6 +218,8 @@ WRONG = [
     ({"max_tokens": 1, "guided_decoding_guide_type": "json"}, "model.yaml names no guided_decoding_backend."),
     ({"max_tokens": 1, "messages": "[]"}, "text_input and messages are both given"),
     ({"max_tokens": 1, "return_context_logits": True}, "return_context_logits = True is not supported"),
+    ({"max_tokens": 1, "num_return_sequences": 0}, "num_return_sequences is 0; it must be 1 or more."),
+    ({"max_tokens": 1, "num_return_sequences": 9, "top_k": 4}, "num_return_sequences is 9; it may be 1 to 8."),
 ]
 
 
@@ -240,3 +245,27 @@ def test_a_client_that_leaves_stops_the_work(served):
     while not (library / "aborted").exists():
         assert time.monotonic() < until
         time.sleep(0.05)
+
+
+def test_requests_beyond_the_batch_and_its_queue_are_refused_at_once(served):
+    client, library = served
+    full = Stream(client)
+    for _ in range(9):
+        full.ask(text_input="a b", max_tokens=100_000, stream=True)
+    for _ in range(200):  # all nine are at it
+        full.answers.get(timeout=20)
+    another = Stream(grpc.InferenceServerClient(library.with_name("grpc.txt").read_text()))
+    another.ask(text_input="a", max_tokens=1)
+    with pytest.raises(InferenceServerException, match="Exceeds maximum queue size: 9 requests run and wait already"):
+        another.whole()
+
+    full.close(cancel_requests=True)
+    until, found = time.monotonic() + 20, []
+    while not found:
+        assert time.monotonic() < until
+        another.ask(text_input="a", max_tokens=1)
+        with contextlib.suppress(InferenceServerException):
+            found = another.whole()
+    another.close()
+    another.client.close()
+    assert (library / "aborted").exists()
