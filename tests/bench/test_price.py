@@ -8,7 +8,7 @@ from tests.bench.test_summary import request, run
 from toolkit.bench import price
 from toolkit.bench.summary import summarise
 from toolkit.errors import UsageError
-from toolkit.specs import LoadProfile
+from toolkit.specs import LoadProfile, TraceRow
 
 
 @pytest.mark.parametrize(
@@ -107,3 +107,6 @@ def test_lone_requests_are_like_the_others_but_alone_and_unknown_to_the_cache():
     assert (alone.concurrency, alone.requests, alone.osl, alone.isl_lengths) == (1, 3, 2, "normal:512,9")
     assert (alone.shared_prefix, alone.cancel_share, alone.warmup_requests) == (0.0, 0.0, 1)
     assert alone.seed != asked.seed
+    rows = tuple(TraceRow(due_s=None, input_tokens=tokens, output_tokens=9) for tokens in (100, 300))
+    replayed = price.lone(profile(trace=rows, arrival="trace", prompts=("a", "b", "c", "d")))
+    assert (replayed.isl, replayed.trace, replayed.arrival, replayed.prompts) == (200, (), "closed", ("b", "c", "d"))

@@ -28,6 +28,7 @@ def test_a_gpu_has_the_cheapest_dated_price_that_is_known():
     [
         ("cheap", None, "'cheap' is not an hourly price, and no GPU has that name."),
         ("0.35", None, "'0.35' is not an hourly price."),
+        ("cpu", None, "No price of cpu is known."),
         ("l4*0", None, "No price of 0 x l4 is known."),
         (None, 0.5, "--utilization without a price changes nothing."),
     ],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -85,6 +86,7 @@ def _per_million(price: Price, tokens_per_s: float, *, share: float = 1.0) -> fl
 
 def lone(profile: LoadProfile) -> LoadProfile:
     """Return a few requests one at a time, with inputs like the profile's and hardly any output."""
+    of_trace = [row.input_tokens for row in profile.trace]
     return replace(
         profile,
         requests=LONE_REQUESTS,
@@ -93,6 +95,8 @@ def lone(profile: LoadProfile) -> LoadProfile:
         arrival="closed",
         stages=(),
         trace=(),
+        isl=round(statistics.fmean(of_trace)) if of_trace else profile.isl,
+        prompts=profile.prompts[-LONE_REQUESTS:],
         is_capped=False,
         ramp_s=0.0,
         warmup_requests=1,

@@ -38,9 +38,9 @@ def _offer(name: str, count: int, said: str) -> tuple[str, str]:
             f"{said!r} is not an hourly price, and no GPU has that name.",
             hint="Write --price 0.35EUR/h, or --price l4, --price h100*2 for the cheapest that trtk knows.",
         ) from error
+    cards = gpu if count == 1 else f"{count} x {gpu}"
     offers = prices.defaults().of(gpu)
     if not offers or count < 1:
-        raise UsageError(f"No price of {count} x {gpu} is known.", hint="Write --price 0.35EUR/h.")
+        raise UsageError(f"No price of {cards} is known.", hint="Write --price 0.35EUR/h.")
     best = offers[0]
-    cards = f"{count} x {gpu}" if count > 1 else gpu
     return f"{best.per_gpu_hour * count:.6g}{best.currency}/h", f"{cards} at {best.provider}, on demand, {best.date}"
