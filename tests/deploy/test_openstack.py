@@ -123,7 +123,8 @@ def test_nothing_secret_is_in_the_state():
 def filled(texts, **changes):
     """Return cloud-init's document as Terraform's templatefile makes it."""
     given = {"volume_id": "0a1b2c3d-4e5f-6071-8293-a4b5c6d7e8f9", "listen": "127.0.0.1", "kubernetes_version": ""}
-    scripts = {name: json.dumps(texts[f"scripts/{name}.sh"]) for name in ("setup", "model", "serve", "join")}
+    scripts = {name: json.dumps(texts[f"scripts/{name}.sh"]) for name in ("setup", "model", "serve", "watch", "join")}
+    scripts["probe"] = json.dumps(texts["scripts/probe.py"])
     values = {**given, **scripts, **changes}
     return re.sub(r"\$\{(\w+)\}", lambda found: values[found[1]], texts["cloud-init.yaml.tftpl"])
 
@@ -234,7 +235,7 @@ def scripts():
 def test_the_scripts_are_what_shellcheck_takes(tmp_path):
     for flow in ("engine", "llmapi", "openvino"):
         for name, text in deploy.render(spec_of("openstack", flow)).items():
-            if name.startswith("scripts/"):
+            if name.endswith(".sh"):
                 path = tmp_path / Path(name).name
                 path.write_text(text)
                 done = subprocess.run([SHELLCHECK, path], capture_output=True, text=True, check=False)
@@ -325,6 +326,24 @@ def test_the_server_is_the_container_of_trtk_serve(tmp_path, scripts):
         assert word in options
 
 
+def test_a_server_whose_engine_answers_nobody_is_started_again(tmp_path, scripts):
+    """A start has its own time; afterwards it takes ten failures in a row, and one answer forgets those before."""
+    server = Server(tmp_path)
+    exec_ = '[ "$1" != exec ] || { n=$(grep -c "docker exec" {log}); [ $n = 7 ] || [ $n = 12 ]; }'
+    path = tmp_path / "bin" / "docker"
+    path.write_text(STAND_IN.format(log=server.log, more=exec_.replace("{log}", str(server.log))))
+    script = scripts["scripts/watch.sh"].replace("sleep ", ": ")
+
+    done = server.run(script)
+
+    assert done.returncode == 0, done.stderr
+    probes = [line for line in server.called if line.startswith("docker exec")]
+    assert probes[0].startswith("docker exec trtk python3 /opt/trtk-probe/probe.py --model ensemble --http 8000")
+    assert "limit=50\n" in script  # 300 s to start and 1200 s to compile, every 30 s
+    assert len(probes) == 12 + 10
+    assert server.called[-1] == "systemctl restart --no-block trtk-server"
+
+
 def test_a_join_document_is_used_once_and_does_not_stay(tmp_path, scripts):
     server = Server(tmp_path)
     for name in ("kubeadm", "shred"):
@@ -351,27 +370,64 @@ def test_the_pinned_driver_runs_every_release_that_is_known():
     assert behind == []
 
 
-@pytest.mark.skipif(not shutil.which("terraform"), reason="Terraform is not here")
-def test_terraform_formats_nothing_and_refuses_the_whole_world(tmp_path):
-    """What needs no provider: the form of the files, and the variables' own rules."""
-    texts = deploy.render(spec_of("openstack", settings={"network": "net", "key_pair": "key"}))
-    for name in ("main.tf", "variables.tf", "versions.tf", "outputs.tf"):
-        (tmp_path / name).write_text(texts[name])
+def terraform(*line, cwd):
     environment = {**os.environ, "CHECKPOINT_DISABLE": "1", "TF_CLI_CONFIG_FILE": os.devnull}
+    line = ("terraform", *line)
+    return subprocess.run(line, cwd=cwd, env=environment, capture_output=True, text=True, check=False)
 
-    def run(*line, cwd=tmp_path):
-        line = ("terraform", *line)
-        return subprocess.run(line, cwd=cwd, env=environment, capture_output=True, text=True, check=False)
 
-    assert run("fmt", "-check", "-diff").stdout == ""
-    alone = tmp_path / "variables"
-    alone.mkdir()
-    (alone / "variables.tf").write_text(texts["variables.tf"])
-    ends = {
-        value: run("plan", "-input=false", "-var", f"client_cidrs={value}", cwd=alone).returncode
-        for value in ('["10.0.0.0/24","fd00::/64"]', '["0.0.0.0/0"]', '["::/0"]', '["here"]')
+@pytest.fixture
+def alone(tmp_path):
+    """The module without its provider, which is not to be had here: variables, locals, and the servers' user data."""
+    if not shutil.which("terraform"):
+        pytest.skip("Terraform is not here")
+    texts = deploy.render(spec_of("openstack", settings={"network": "net", "key_pair": "key"}))
+    for name, text in texts.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(text)
+    assert terraform("fmt", "-check", "-diff", cwd=tmp_path).stdout == ""
+    main = texts["main.tf"]
+    user_data = re.search(r"user_data = (templatefile\(.*?\n  \}\))", main, re.DOTALL)[1]
+    user_data = re.sub(r"openstack_\S+\.id", '"0a1b2c3d-4e5f-6071-8293-a4b5c6d7e8f9"', user_data)
+    names = main[: main.index("data ")]
+    (tmp_path / "main.tf").write_text(
+        f'{names}\noutput "user_data" {{\n  value = {user_data}\n}}\n'
+        'output "openings" {\n  value = [for one in local.openings : [one[0], tonumber(one[1])]]\n}\n'
+    )
+    for name in ("versions.tf", "outputs.tf"):
+        (tmp_path / name).unlink()
+    return tmp_path
+
+
+def test_terraform_itself_opens_what_is_named_and_makes_that_user_data(alone):
+    texts = deploy.render(spec_of("openstack"))
+    named = {
+        "client_cidrs": ["10.0.0.0/24", "fd00::/64"],
+        "monitoring_cidrs": ["10.1.0.0/24"],
+        "ssh_cidrs": ["10.2.0.1/32"],
     }
-    assert list(ends.values()) == [0, 1, 1, 1]
+    words = [word for name, value in named.items() for word in ("-var", f"{name}={json.dumps(value)}")]
+
+    done = terraform("apply", "-auto-approve", "-input=false", *words, cwd=alone)
+
+    assert done.returncode == 0, done.stderr
+    outputs = {
+        name: one["value"] for name, one in json.loads((alone / "terraform.tfstate").read_text())["outputs"].items()
+    }
+    assert sorted(outputs["openings"]) == [
+        *(["10.0.0.0/24", 8000], ["10.0.0.0/24", 8001], ["10.1.0.0/24", 8002], ["10.2.0.1/32", 22]),
+        *(["fd00::/64", 8000], ["fd00::/64", 8001]),
+    ]
+    assert yaml.safe_load(outputs["user_data"]) == yaml.safe_load(filled(texts, listen="0.0.0.0"))
+
+
+def test_terraform_itself_refuses_the_whole_world(alone):
+    worlds = ('["0.0.0.0/0"]', '["::/0"]', '["here"]')
+
+    ends = [terraform("plan", "-input=false", "-var", f"ssh_cidrs={world}", cwd=alone) for world in worlds]
+
+    assert [end.returncode for end in ends] == [1, 1, 1]
+    assert all("Name your own network, not the whole world." in end.stderr for end in ends)
 
 
 @pytest.mark.parametrize(

@@ -48,11 +48,23 @@ for rank in range(tasks):
 sys.exit(max(process.wait() & 255 for process in running))
 """
 SCANCEL = """#!/bin/sh
-[ "$*" = "--signal=TERM 4700_1" ] || exit 2
-kill -USR1 "$(cat "$STANDINS/step.pid")"
+echo "$*" >> "$STANDINS/scancel.log"
+case "$*" in
+  "--signal=TERM 4700_1") kill -USR1 "$(cat "$STANDINS/step.pid")" ;;
+  "--signal=KILL 4700_1") kill -TERM "$(cat "$STANDINS/step.pid")" ;;
+  *) exit 2 ;;
+esac
 """
 CURL = """#!/bin/sh
 [ -e "$STANDINS/ready" ]
+"""
+#: Stands for the deep probe: says how it was called.
+PROBE = """
+import json, os, pathlib, sys
+here = pathlib.Path(os.environ["STANDINS"])
+with (here / "probes.log").open("a") as log:
+    log.write(json.dumps(sys.argv[1:]) + "\\n")
+sys.exit((here / "hangs").exists())
 """
 #: Stands for tritonserver: says how it was called, then serves until it is told to stop, or ends as it is told.
 TRITON = """#!{python}
@@ -62,6 +74,8 @@ with (here / "servers.log").open("a") as log:
     log.write(json.dumps([os.environ.get("SLURM_PROCID"), os.environ.get("HF_TOKEN"), sys.argv[1:]]) + "\\n")
 job, rank = os.environ["SLURM_JOB_ID"], os.environ.get("SLURM_PROCID")
 def stop(*_):
+    if (here / "deaf").exists():
+        return
     (here / f"ended-{{job}}-{{rank}}").touch()
     sys.exit(0)
 signal.signal(signal.SIGTERM, stop)
@@ -92,6 +106,7 @@ class Cluster:
         texts = deploy.render(spec)
         script = self.folder / "serve.sbatch"
         script.write_text(texts["serve.sbatch"])
+        (self.folder / "probe.py").write_text(PROBE)
         environment = {
             "PATH": f"{self.image.folder / 'bin'}:{Path(sys.executable).parent}:/usr/bin:/bin",
             "PYTHONPATH": str(self.image.folder / "packages"),
@@ -107,6 +122,8 @@ class Cluster:
             "TRTK_ENGINES": str(self.folder / "engines"),
             "TRTK_IMAGE": str(self.squash),
             "TRTK_PROBE_S": "0.2",
+            "TRTK_ALIVE_S": "0.1",
+            "TRTK_STOP_S": "1",
             **changes,
         }
         return subprocess.Popen(
@@ -254,6 +271,24 @@ def test_a_server_that_is_not_ready_in_time_is_ended(tmp_path, scratch):
     assert job.returncode == 6
     assert "Error: it was not ready within 1 s." in said
     assert not scratch.exists()
+
+
+def test_an_engine_that_answers_nobody_is_started_again_however_deaf_it_is(tmp_path, scratch):
+    """Triton stays ready when its engine hangs, and with a stream left open it does not end when it is asked."""
+    cluster = Cluster(tmp_path)
+    for name in ("ready", "hangs", "deaf"):
+        (tmp_path / name).touch()
+
+    job = cluster.submit(spec_of("slurm"), TRTK_RESTARTS="1")
+    _, said = job.communicate(timeout=60)
+
+    assert job.returncode == 247, said  # killed
+    assert not scratch.exists()
+    assert said.count("Error: the engine answered nobody, 10 times in a row.") == 2
+    assert len(cluster.said("servers.log")) == 2
+    assert (tmp_path / "scancel.log").read_text().splitlines() == ["--signal=TERM 4700_1", "--signal=KILL 4700_1"] * 2
+    asked = cluster.said("probes.log")[0]
+    assert asked[:8] == ["--model", "ensemble", "--http", "8010", "--metrics", "8012", "--timeout", "20"]
 
 
 @pytest.mark.parametrize(

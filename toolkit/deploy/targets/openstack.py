@@ -9,21 +9,23 @@ from pathlib import Path
 from typing import Any
 
 from toolkit import registry, templating
-from toolkit.containers import ContainerSpec, Mount, Published, docker_run
+from toolkit.containers import ContainerSpec, Mount, Published, docker_run, hardening
+from toolkit.deploy import pods
 from toolkit.deploy.guide import Guide, Step, readme
 from toolkit.deploy.target import Setting, Target
 from toolkit.errors import PlanInfeasible, UsageError
-from toolkit.specs import DeploySpec
+from toolkit.specs import ContainerOptions, DeploySpec
 
 #: Versions and keys of what a server installs.
 PINS = Path(__file__).parents[1] / "openstack.toml"
 TERRAFORM = ("versions.tf", "variables.tf", "main.tf", "outputs.tf", "cloud-init.yaml.tftpl")
-SCRIPTS = ("setup.sh", "model.sh", "serve.sh", "join.sh")
+SCRIPTS = ("setup.sh", "model.sh", "serve.sh", "watch.sh", "join.sh")
 VERSION = re.compile(r"(1\.\d+\.\d+)?")
 #: Where Terraform's or the server's own words go in a line that is quoted otherwise.
 LISTEN = "LISTEN_ADDRESS"
 #: After requests in flight have ended.
 END_MARGIN_S = 15
+PROBE_FILE, PROBE_EVERY_S = "/usr/local/lib/trtk/probe.py", 30
 #: The volume holds the model twice while a new one is copied beside the old, and the compiled engine.
 COPIES = 3
 SPARE_GB = 5
@@ -43,6 +45,7 @@ def render(spec: DeploySpec) -> dict[str, str]:
     _need_possible(spec)
     root = spec.volume.source
     gpus = spec.model.ranks
+    start_s = spec.budgets.startup_s.value + (spec.budgets.compile_s.value if spec.budgets.compile_s else 0)
     volume_gb = math.ceil(spec.model.folder_bytes * COPIES / 1e9) + SPARE_GB
     values: dict[str, Any] = {
         "spec": spec,
@@ -58,6 +61,12 @@ def render(spec: DeploySpec) -> dict[str, str]:
         "engines_dir": f"{root}/engines",
         "stop_s": math.ceil(spec.budgets.drain_s.value) + END_MARGIN_S,
         "run": run_lines(spec),
+        "probe": pods.probe_command(spec, "alive"),
+        "probe_file": PROBE_FILE,
+        "every_s": PROBE_EVERY_S,
+        "alive_failures": pods.ALIVE_FAILURES,
+        "start_failures": math.ceil(start_s / PROBE_EVERY_S),
+        "start_reason": spec.budgets.startup_s.reason,
     }
     files = {
         **{name: f"{name}.j2" for name in TERRAFORM},
@@ -65,6 +74,7 @@ def render(spec: DeploySpec) -> dict[str, str]:
         "join.yaml.example": "join.yaml.example.j2",
     }
     made = {name: templating.render(f"deploy/openstack/{template}", values) for name, template in files.items()}
+    made["scripts/probe.py"] = templating.source("deploy/kubernetes/probe.py")
     return {**made, "README.md": readme(spec, _guide(spec, values))}
 
 
@@ -91,11 +101,9 @@ def container(spec: DeploySpec) -> ContainerSpec:
     """Return the container of one server."""
     inside, root = spec.container, spec.volume.source
     ports = (inside.http_port, inside.grpc_port, inside.metrics_port)
-    engines = (
-        (Mount(source=f"{root}/engines", target=inside.engines_path, is_read_only=False),)
-        if inside.engines_path
-        else ()
-    )
+    mounts = [Mount(source=f"{root}/model", target=inside.model_path), Mount(source=PROBE_FILE, target=pods.PROBE)]
+    if inside.engines_path:
+        mounts.append(Mount(source=f"{root}/engines", target=inside.engines_path, is_read_only=False))
     return ContainerSpec(
         job="",
         name="trtk",
@@ -103,13 +111,13 @@ def container(spec: DeploySpec) -> ContainerSpec:
         command=inside.arguments,
         user=f"{inside.uid}:{inside.gid}",
         working_dir="/tmp",
-        mounts=(Mount(source=f"{root}/model", target=inside.model_path), *(engines if inside.engines_path else ())),
+        mounts=tuple(mounts),
         environment=inside.environment,
-        tmpfs={"/tmp": "rw,exec,nosuid,nodev,mode=1777,size=8g"},
+        tmpfs=hardening.TMPFS,
         memory_bytes=spec.budgets.memory_bytes.whole,
-        pids=4096,
+        pids=ContainerOptions().pids,
         shm_bytes=spec.budgets.shm_bytes.whole,
-        ulimits={"memlock": -1, "stack": 64 << 20},
+        ulimits=hardening.ULIMITS if spec.model.ranks else {},
         network="bridge",
         ports=tuple(Published(address=LISTEN, port=port, container_port=port) for port in ports),
     )

@@ -8,6 +8,7 @@ import shlex
 from collections.abc import Iterable
 
 from toolkit import templating
+from toolkit.deploy import pods
 from toolkit.deploy.guide import Guide, Step, readme
 from toolkit.deploy.target import Setting, Target
 from toolkit.errors import PlanInfeasible, UsageError
@@ -34,7 +35,7 @@ SETTINGS = {
 
 
 def render(spec: DeploySpec) -> dict[str, str]:
-    """Return the batch script, what fetches its image, and README.md."""
+    """Return the batch script, its probe, what fetches its image, and README.md."""
     _need_possible(spec)
     model = spec.volume.source
     digest = spec.container.image.partition("@")[2]
@@ -60,10 +61,13 @@ def render(spec: DeploySpec) -> dict[str, str]:
         "environment": dict(spec.container.environment),
         "is_compiled": bool(spec.container.engines_path),
         "launch_reason": _launch_reason(spec),
+        "probe_timeout_s": pods.PROBE_TIMEOUT_S,
+        "alive_failures": pods.ALIVE_FAILURES,
         "command": command(spec),
     }
     return {
         "serve.sbatch": templating.render("deploy/slurm/serve.sbatch.j2", values),
+        "probe.py": templating.source("deploy/kubernetes/probe.py"),
         "import-image.sh": templating.render("deploy/slurm/import-image.sh.j2", values),
         "README.md": readme(spec, _guide(spec, values)),
     }
@@ -179,7 +183,7 @@ def _guide(spec: DeploySpec, values: dict[str, object]) -> Guide:
         needs=(
             "Slurm 22.05 or newer with pyxis, enroot 3.1 or newer, and the PMIx of the image's Open MPI.",
             f"A file system that every node sees: {spec.model.folder_bytes / 1e9:.1f} GB of model, 25 GB of image.",
-            "curl on the nodes.",
+            "curl and python3 on the nodes.",
         ),
         prepare=(
             Step(
@@ -194,7 +198,7 @@ def _guide(spec: DeploySpec, values: dict[str, object]) -> Guide:
         ),
         apply=(
             Step(text="Is the script one that this cluster takes?", command="sbatch --test-only serve.sbatch"),
-            Step(text="Start it:", command="sbatch serve.sbatch"),
+            Step(text="Start it, from this folder, where it finds its probe:", command="sbatch serve.sbatch"),
         ),
         watch=(
             Step(text="The jobs, and what they say:", command=f"squeue --name {name}; tail -F {name}-*.log"),
