@@ -8,7 +8,7 @@ import transformers
 
 from tests.conftest import ARCHITECTURE_SETTINGS, CONFIGS
 from toolkit import models, quant
-from toolkit.plan import groups, memory
+from toolkit.plan import groups, kv_cache, memory
 from toolkit.specs import Sharding
 
 COMMON = {
@@ -30,6 +30,19 @@ LATENT = {
     "qk_rope_head_dim": 16,
     "v_head_dim": 24,
 }
+HYBRID = {
+    "num_hidden_layers": 4,
+    "head_dim": 32,
+    "num_key_value_heads": 2,
+    "num_experts": 4,
+    "num_experts_per_tok": 2,
+    "moe_intermediate_size": 64,
+    "shared_expert_intermediate_size": 96,
+    "linear_num_key_heads": 2,
+    "linear_num_value_heads": 4,
+    "linear_key_head_dim": 16,
+    "linear_value_head_dim": 24,
+}
 VARIANTS = {
     "llama, biases": ("LlamaForCausalLM", BIASES),
     "llama, tied": ("LlamaForCausalLM", {"tie_word_embeddings": True}),
@@ -39,6 +52,7 @@ VARIANTS = {
     "qwen3-moe, two dense layers": ("Qwen3MoeForCausalLM", {"mlp_only_layers": [0, 2], "attention_bias": True}),
     "deepseek, compressed queries": ("DeepseekV2ForCausalLM", {**LATENT, "q_lora_rank": 48}),
     "deepseek, whole queries": ("DeepseekV2ForCausalLM", {**LATENT, "q_lora_rank": None}),
+    "qwen3-next, a hybrid": ("Qwen3NextForCausalLM", HYBRID),
     "gemma3, biases": ("Gemma3ForCausalLM", {"attention_bias": True}),
     **{architecture: (architecture, {}) for architecture in ARCHITECTURE_SETTINGS},
 }
@@ -113,6 +127,17 @@ def test_a_rank_of_deepseek_v3_holds_an_eighth_of_what_widens_and_all_of_what_co
     assert memory.weights_bytes(spec, quant.get("fp16"), None, sharding=ranks) == (
         2 * ((experts + dense + wide + tables) // 8 + whole) + 4 * 58 * 256 * (7168 + 1)
     )
+
+
+def test_a_hybrid_caches_in_its_full_layers_and_keeps_a_state_in_the_others():
+    spec, _ = tiny("Qwen3NextForCausalLM", **HYBRID)
+    cached = kv_cache.of_model(spec)
+    # The convolution's inputs of four steps, and a float32 matrix [16, 24] for each of four heads.
+    state = 2 * 4 * (2 * 2 * 16 + 4 * 24) + 4 * 4 * 16 * 24
+
+    assert kv_cache.bytes_per_token(cached) == 1 * 2 * 2 * 32 * 2
+    assert kv_cache.bytes_of_request(cached, 100) == 100 * 256 + 3 * state
+    assert kv_cache.bytes_of_request(cached, 0) == 3 * state
 
 
 def test_groups_must_fit_into_every_kind_of_linear_of_a_mixture():

@@ -8,8 +8,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.plan.test_counts import DEEPSEEK_V3
 from toolkit import gpus, models, quant, speeds
 from toolkit.plan import speed
+from toolkit.plan.speed.shapes import shape_of
 from toolkit.specs import CALIBRATED, EXTRAPOLATED, FITTED, Calibration, Limits, ServerSetup, Speculation, Workload
 
 LLAMA = {
@@ -209,6 +211,24 @@ def test_what_no_figure_stands_behind_is_called_extrapolated():
     assert predict(setup("a4500", "int4"), load()).provenance == EXTRAPOLATED
     assert predict(setup("b200", "nvfp4"), load()).provenance == FITTED
     assert predict(setup("b200", "int4"), load()).provenance == EXTRAPOLATED
+    latent = models.shape_of("DeepseekV3ForCausalLM").describe(DEEPSEEK_V3)
+    found = predict(setup("h200-sxm", "fp8", spec=latent, tp=8, ep=8), load())
+    assert found.provenance == EXTRAPOLATED
+    assert "No published figure of a deepseek is behind this; `trtk calibrate` helps." in found.assumptions
+    assert found.output_tps.high / found.output_tps.mid > 1.28
+
+
+def test_latent_attention_reads_one_vector_and_multiplies_it_for_every_head():
+    """Eight ranks share the heads, and each reads the whole cache: long contexts cost arithmetic, not only memory."""
+    latent = models.shape_of("DeepseekV3ForCausalLM").describe(DEEPSEEK_V3)
+    shape = shape_of(setup("h200-sxm", "fp8", spec=latent, tp=8, ep=8))
+
+    assert shape.read_bytes(1000) == 1000 * 61 * 576 * 2
+    assert shape.latent_flops == 61 * 2 * 128 * (576 + 512) / 8
+    assert shape.kv_elements == 0
+    alone = shape_of(setup("h200-sxm", "fp8", spec=latent))
+    # The paper's 37 thousand million active parameters, less embedding and head.
+    assert alone.dense_parameters + alone.top_k * alone.expert_parameters == pytest.approx(37e9 - 2 * 0.93e9, rel=0.02)
     sure, unsure = (predict(setup(*pair), load()).output_tps for pair in (("h100-sxm", "fp8"), ("a4500", "int4")))
     assert unsure.high / unsure.mid > sure.high / sure.mid
 

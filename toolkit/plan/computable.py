@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from toolkit.specs import LatentModelSpec, ModelSpec, QuantRecipe
+from toolkit.specs import HybridModelSpec, LatentModelSpec, ModelSpec, QuantRecipe
 
 #: Architectures whose NVFP4 the engine's own precision table lists.
 NVFP4_ENGINES = {"LlamaForCausalLM", "MistralForCausalLM", "MixtralForCausalLM"}
@@ -10,8 +10,9 @@ NVFP4_ENGINES = {"LlamaForCausalLM", "MistralForCausalLM", "MixtralForCausalLM"}
 
 def fault(model: ModelSpec, recipe: QuantRecipe, flow: str) -> str | None:
     """Return what a flow cannot do for a model, as words after `it`; None where nothing is known against it."""
-    if isinstance(model, LatentModelSpec) and flow != "llmapi":
-        return "has latent attention, which trtk plans for the LLM API alone"
+    if isinstance(model, (LatentModelSpec, HybridModelSpec)) and flow != "llmapi":
+        what = "latent attention" if isinstance(model, LatentModelSpec) else "layers with a state"
+        return f"has {what}, which trtk plans for the LLM API alone"
     return {"engine": _engine_fault, "llmapi": _llm_api_fault, "openvino": _openvino_fault}[flow](model, recipe)
 
 

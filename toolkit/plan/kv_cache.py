@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
-from toolkit.specs import LatentModelSpec, ModelSpec, Sharding
+from toolkit.specs import HybridModelSpec, LatentModelSpec, ModelSpec, Sharding
 
 FLOAT_BYTES = 2
 #: A scale and a zero point, and the tokens of a block of the CPU engine.
@@ -36,6 +36,8 @@ def of_model(
     if isinstance(model, LatentModelSpec):
         held = math.ceil(model.num_layers / ranks.pp)
         return (latent(held, lora_rank=model.kv_lora_rank, rope_dim=model.rope_head_dim, kv_bytes=kv_bytes),)
+    if isinstance(model, HybridModelSpec):
+        return _of_hybrid(model, kv_bytes, ranks)
     each = 2 * max(1, model.num_kv_heads // ranks.tp) * model.head_dim * kv_bytes
     held = math.ceil(model.num_layers / ranks.pp)
     # Stages hold alike shares of windowed and full layers; the first has one more where they do not divide.
@@ -44,6 +46,15 @@ def of_model(
         CachedLayers(layers=windows.count(window), bytes_per_token=each, window=window)
         for window in dict.fromkeys(windows)
     )
+
+
+def _of_hybrid(model: HybridModelSpec, kv_bytes: int, ranks: Sharding) -> tuple[CachedLayers, ...]:
+    """Return keys and values of the full layers, and the states of the others, whose heads ranks share out."""
+    held = range(math.ceil(model.num_layers / ranks.pp))
+    states = sum(model.is_recurrent(layer) for layer in held)
+    each = 2 * max(1, model.num_kv_heads // ranks.tp) * model.head_dim * kv_bytes
+    full = CachedLayers(layers=len(held) - states, bytes_per_token=each)
+    return (full, recurrent(states, state_bytes=model.state_bytes // ranks.tp))
 
 
 def of_cpu_engine(model: ModelSpec) -> tuple[CachedLayers, ...]:

@@ -58,7 +58,9 @@ def float_parameters(model: ModelSpec) -> int:
 def _small_parameters(model: ModelSpec, layer: int) -> int:
     """Return a layer's norms, biases and the gate of its shared expert."""
     norms = (4 if model.has_sandwich_norms else 2) * model.hidden_size
-    if model.has_qk_norm:
+    if model.is_recurrent(layer):
+        norms += tensors.recurrent_parameters(model)
+    elif model.has_qk_norm:
         norms += 2 * model.head_dim
     biased = {
         "attention": (("q", "k", "v") if model.has_qkv_bias else ()) + (("dense",) if model.has_output_bias else ()),
@@ -95,17 +97,20 @@ def weights_bytes(
     ranks = sharding or Sharding()
     form = tensors.LOADED[recipe.quant_algo]
     layers = range(math.ceil(model.num_layers / ranks.pp))
-    kinds = [model.is_moe_layer(layer) for layer in layers]
-    each = {kind: _layer_bytes(model, form, group_size, ranks, is_moe=kind) for kind in set(kinds)}
+    kinds = [(model.is_moe_layer(layer), model.is_recurrent(layer)) for layer in layers]
+    each = {kind: _layer_bytes(model, form, group_size, ranks, kind=kind) for kind in set(kinds)}
     is_once = ranks.pp > 1 or (model.is_tied and is_head_shared)
     tables = (1 if is_once else 2) * tensors.table_bytes(model, ranks.tp)
     return sum(each[kind] for kind in kinds) + tables + FLOAT_BYTES * model.hidden_size
 
 
-def _layer_bytes(model: ModelSpec, form: Stored, group_size: int | None, ranks: Sharding, *, is_moe: bool) -> int:
-    modules = tensors.modules(model, ranks, is_moe=is_moe, layout=TRTLLM)
+def _layer_bytes(
+    model: ModelSpec, form: Stored, group_size: int | None, ranks: Sharding, *, kind: tuple[bool, bool]
+) -> int:
+    is_moe, is_recurrent = kind
+    modules = tensors.modules(model, ranks, is_moe=is_moe, layout=TRTLLM, is_recurrent=is_recurrent)
     linears = sum(tensors.module_bytes(module, form, group_size=group_size, layout=TRTLLM) for module in modules)
-    return linears + tensors.small_bytes(model, is_moe=is_moe)
+    return linears + tensors.small_bytes(model, is_moe=is_moe, is_recurrent=is_recurrent)
 
 
 def kv_bytes_per_token(model: ModelSpec, *, kv_bytes: int = FLOAT_BYTES, sharding: Sharding | None = None) -> int:

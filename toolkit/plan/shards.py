@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from toolkit.errors import PlanInfeasible
-from toolkit.specs import LatentModelSpec, ModelSpec, QuantRecipe, Sharding
+from toolkit.specs import HybridModelSpec, LatentModelSpec, ModelSpec, QuantRecipe, Sharding
 
 #: Both sides of FP8_BLOCK_SCALES' blocks.
 BLOCK = 128
@@ -51,7 +51,7 @@ def check_blocks(model: ModelSpec, recipe: QuantRecipe) -> None:
         "attention.k": model.num_kv_heads * model.head_dim,
     }
     rows = {
-        **({} if isinstance(model, LatentModelSpec) else attention),  # whose linears are not fused
+        **({} if isinstance(model, (LatentModelSpec, HybridModelSpec)) else attention),  # whose linears are not fused
         **{f"mlp ({what})": width for what, width, _ in _widths(model, Sharding())},
     }
     for part, count in rows.items():

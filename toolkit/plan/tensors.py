@@ -11,7 +11,15 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from toolkit.plan.storage import HF, TRTLLM
-from toolkit.specs import ConversionPlan, LatentModelSpec, ModelSpec, QuantRecipe, Sharding, parts
+from toolkit.specs import (
+    ConversionPlan,
+    HybridModelSpec,
+    LatentModelSpec,
+    ModelSpec,
+    QuantRecipe,
+    Sharding,
+    parts,
+)
 
 FLOAT_BYTES = 2
 SCALE_BYTES = 4
@@ -104,9 +112,14 @@ def module_bytes(module: Module, form: Stored, *, group_size: int | None, layout
     return each * module.experts + of_inputs
 
 
-def modules(model: ModelSpec, sharding: Sharding, *, is_moe: bool, layout: str) -> Iterator[Module]:
+def modules(
+    model: ModelSpec, sharding: Sharding, *, is_moe: bool, layout: str, is_recurrent: bool = False
+) -> Iterator[Module]:
     """Yield a layer's modules as each rank of a stage holds them."""
-    yield from _attention(model, sharding, layout)
+    if isinstance(model, (LatentModelSpec, HybridModelSpec)):
+        yield from _other_attention(model, sharding, is_recurrent=is_recurrent)
+    else:
+        yield from _attention(model, sharding, layout)
     moe = model.moe
     if not is_moe or moe is None:
         is_joined = model.is_mlp_fused
@@ -120,12 +133,12 @@ def modules(model: ModelSpec, sharding: Sharding, *, is_moe: bool, layout: str) 
     yield from _mlp(model, "mlp.", inner=inner, is_joined=is_joined, experts=moe.num_experts // sharding.ep)
 
 
-def small_bytes(model: ModelSpec, *, is_moe: bool, router_bytes: int = ROUTER_BYTES) -> int:
+def small_bytes(model: ModelSpec, *, is_moe: bool, router_bytes: int = ROUTER_BYTES, is_recurrent: bool = False) -> int:
     """Return a layer's norms, router and gate of the shared expert, which every rank holds whole."""
     count = (4 if model.has_sandwich_norms else 2) * model.hidden_size
-    if model.has_qk_norm:
+    if model.has_qk_norm and not is_recurrent:
         count += 2 * model.head_dim
-    count += latent_norms(model)
+    count += latent_norms(model) + (recurrent_parameters(model) if is_recurrent else 0)
     if not is_moe or model.moe is None:
         return FLOAT_BYTES * count
     if model.has_shared_gate:
@@ -139,6 +152,13 @@ def latent_norms(model: ModelSpec) -> int:
     return (model.q_lora_rank or 0) + model.kv_lora_rank if isinstance(model, LatentModelSpec) else 0
 
 
+def recurrent_parameters(model: ModelSpec) -> int:
+    """Return what a recurrent layer has besides linears: a convolution, two numbers a head, a norm."""
+    if not isinstance(model, HybridModelSpec):
+        return 0
+    return model.conv_channels * model.conv_width + 2 * model.value_heads + model.state_value_dim
+
+
 def router_biases(model: ModelSpec) -> int:
     """Return the biases that a layer's router chooses experts by, which stay in 32 bits."""
     return model.moe.num_experts if model.moe and isinstance(model, LatentModelSpec) and model.has_router_bias else 0
@@ -150,14 +170,6 @@ def table_bytes(model: ModelSpec, tp: int = 1) -> int:
 
 
 def _attention(model: ModelSpec, sharding: Sharding, layout: str) -> Iterator[Module]:
-    if isinstance(model, LatentModelSpec):
-        for name, (rows, width) in parts.latent_attention(model).items():
-            # What compresses is whole on every rank; what widens is divided by heads.
-            of_rank = rows if name.endswith("_a") or name == "attention.dense" else rows // sharding.tp
-            inner = width // sharding.tp if name == "attention.dense" else width
-            group = name if name == "attention.dense" else "attention.qkv"
-            yield Module(group=group, rows=of_rank, width=inner)
-        return
     queries = model.num_heads * model.head_dim // sharding.tp
     keys = max(1, model.num_kv_heads // sharding.tp) * model.head_dim
     is_joined = layout == TRTLLM or model.is_mlp_fused  # who joins gate and up joins q, k and v
@@ -166,6 +178,15 @@ def _attention(model: ModelSpec, sharding: Sharding, layout: str) -> Iterator[Mo
         yield Module(group="attention.qkv", rows=rows, width=model.hidden_size, bias_rows=biased)
     biased = model.hidden_size if model.has_output_bias else 0
     yield Module(group="attention.dense", rows=model.hidden_size, width=queries, bias_rows=biased)
+
+
+def _other_attention(model: ModelSpec, sharding: Sharding, *, is_recurrent: bool) -> Iterator[Module]:
+    for name, (rows, width) in parts.attention(model, is_recurrent=is_recurrent).items():
+        is_dense = name == "attention.dense"
+        # What compresses is whole on every rank; what widens is divided by heads.
+        of_rank = rows if is_dense or name.endswith("_a") else rows // sharding.tp
+        group = name if is_dense else "attention.qkv"
+        yield Module(group=group, rows=of_rank, width=width // sharding.tp if is_dense else width)
 
 
 def _mlp(model: ModelSpec, prefix: str, *, inner: int, is_joined: bool, experts: int = 1) -> Iterator[Module]:

@@ -27,7 +27,7 @@ from toolkit.specs.deploying import (
 from toolkit.specs.evaluation import Evaluation, LayerError, QualityGate, gates_of
 from toolkit.specs.json_values import from_json, to_json
 from toolkit.specs.load import BenchReport, LoadProfile, RequestRecord, Stage, TraceRow
-from toolkit.specs.model import LatentModelSpec, ModelSource, ModelSpec, MoeSpec
+from toolkit.specs.model import HybridModelSpec, LatentModelSpec, ModelSource, ModelSpec, MoeSpec
 from toolkit.specs.planning import (
     CALIBRATED,
     EXTRAPOLATED,
@@ -93,6 +93,7 @@ __all__ = [
     "Evaluation",
     "FileRecord",
     "GpuSpec",
+    "HybridModelSpec",
     "KvPool",
     "LatentModelSpec",
     "LayerError",

@@ -69,6 +69,10 @@ class ModelSpec:
         """Return whether a layer's MLP is a mixture of experts."""
         return self.moe is not None and layer not in self.moe.dense_layers
 
+    def is_recurrent(self, layer: int) -> bool:  # noqa: ARG002 - those of a hybrid model hang on it
+        """Return whether a layer keeps a state in place of keys and values."""
+        return False
+
     @property
     def has_shared_gate(self) -> bool:
         """Whether a gate weighs the expert that every token passes."""
@@ -107,6 +111,36 @@ class LatentModelSpec(ModelSpec):
     def latent_dim(self) -> int:
         """Numbers that are cached of a token and layer."""
         return self.kv_lora_rank + self.rope_head_dim
+
+
+@dataclass(frozen=True, kw_only=True)
+class HybridModelSpec(ModelSpec):
+    """A decoder of which some layers have linear attention (Qwen3-Next): a state for each request, however long it is.
+
+    Known to `trtk plan` alone. The output of full attention has a gate, which the queries' linear makes too.
+    """
+
+    recurrent_layers: tuple[int, ...]
+    key_heads: int
+    value_heads: int
+    key_dim: int
+    state_value_dim: int
+    conv_width: int
+
+    def is_recurrent(self, layer: int) -> bool:
+        """Return whether a layer keeps a state in place of keys and values."""
+        return layer in self.recurrent_layers
+
+    @property
+    def conv_channels(self) -> int:
+        """Channels of a recurrent layer's convolution: queries, keys and values."""
+        return 2 * self.key_heads * self.key_dim + self.value_heads * self.state_value_dim
+
+    @property
+    def state_bytes(self) -> int:
+        """Bytes that a recurrent layer keeps of a request: the convolution's last inputs, a float32 matrix a head."""
+        matrix = 4 * self.value_heads * self.key_dim * self.state_value_dim
+        return 2 * self.conv_channels * self.conv_width + matrix
 
 
 @dataclass(frozen=True, kw_only=True)

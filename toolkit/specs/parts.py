@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TypeVar
 
-from toolkit.specs.model import LatentModelSpec, ModelSpec
+from toolkit.specs.model import HybridModelSpec, LatentModelSpec, ModelSpec
 
 T = TypeVar("T")
 
@@ -21,7 +21,7 @@ SHARED_EXPERT = "mlp.shared_expert."
 
 def shapes(spec: ModelSpec, layer: int) -> dict[str, tuple[int, int]]:
     """Return [N, K] of every linear of a layer, in the order in which the layer runs them."""
-    found = latent_attention(spec) if isinstance(spec, LatentModelSpec) else _attention(spec)
+    found = attention(spec, is_recurrent=spec.is_recurrent(layer))
     moe = spec.moe
     if moe is None or not spec.is_moe_layer(layer):
         return found | _mlp("mlp.", spec.hidden_size, spec.intermediate_size)
@@ -32,10 +32,21 @@ def shapes(spec: ModelSpec, layer: int) -> dict[str, tuple[int, int]]:
     return found
 
 
-def _attention(spec: ModelSpec) -> dict[str, tuple[int, int]]:
+def attention(spec: ModelSpec, *, is_recurrent: bool = False) -> dict[str, tuple[int, int]]:
+    """Return [N, K] of the linears of a layer's attention, of whatever kind it is."""
+    if isinstance(spec, LatentModelSpec):
+        return latent_attention(spec)
+    if isinstance(spec, HybridModelSpec) and is_recurrent:
+        values = spec.value_heads * spec.state_value_dim
+        return {
+            "attention.qkvz": (spec.conv_channels + values, spec.hidden_size),
+            "attention.ba": (2 * spec.value_heads, spec.hidden_size),
+            "attention.dense": (spec.hidden_size, values),
+        }
     queries, keys = spec.num_heads * spec.head_dim, spec.num_kv_heads * spec.head_dim
+    gates = queries if isinstance(spec, HybridModelSpec) else 0
     return {
-        "attention.q": (queries, spec.hidden_size),
+        "attention.q": (queries + gates, spec.hidden_size),
         "attention.k": (keys, spec.hidden_size),
         "attention.v": (keys, spec.hidden_size),
         "attention.dense": (spec.hidden_size, queries),

@@ -25,6 +25,9 @@ from toolkit.specs import (
     EXTRAPOLATED,
     FITTED,
     Calibration,
+    HybridModelSpec,
+    LatentModelSpec,
+    ModelSpec,
     Prediction,
     ServerSetup,
     SpeedConstants,
@@ -35,6 +38,8 @@ __all__ = ["Estimate", "estimate", "predict", "reached", "throughput_at"]
 
 #: More requests would gain throughput by at least this share of what the batch grows, so the limit is what binds.
 LIMIT_BINDS = 0.25
+#: What a model's own kind of attention adds to the doubt, where nothing of its kind was fitted to.
+UNSEEN_MODEL_SD = 0.2
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,7 +60,7 @@ def predict(
     With neither concurrency nor rate in the workload, as many requests are in flight as the limits let in.
     """
     found = estimate(setup, workload, constants=constants, calibration=calibration)
-    flow, sd = found.flow, _log_sd(found, constants)
+    flow, sd = found.flow, _log_sd(found, constants, is_calibrated=calibration is not None)
     is_rate_given = workload.rate_rps is not None and not flow.is_overloaded
     # Measured behind the same server, a gap between tokens holds what the server adds.
     gap = sd if calibration is not None else math.hypot(sd, constants.log_sd["tpot"])
@@ -132,8 +137,10 @@ def _bound_by(found: Estimate) -> str:
     return max(shares, key=lambda name: shares[name])
 
 
-def _log_sd(found: Estimate, constants: SpeedConstants) -> float:
+def _log_sd(found: Estimate, constants: SpeedConstants, *, is_calibrated: bool) -> float:
     residual = constants.log_sd["residual_many" if found.line.shape.tp > 1 else "residual_one"]
+    if _is_unseen(found.line.setup.model) and not is_calibrated:
+        residual = math.hypot(residual, UNSEEN_MODEL_SD)
     sd = intervals.log_sd_of(found.flow.parts, found.basis.log_sd, residual=residual)
     if not _is_full(found) or found.ceiling.limit != KV_CACHE:
         return sd
@@ -147,7 +154,13 @@ def _log_sd(found: Estimate, constants: SpeedConstants) -> float:
 def _provenance(found: Estimate, calibration: Calibration | None) -> str:
     if calibration is not None:
         return CALIBRATED
-    return FITTED if found.basis.provenance_rows and found.basis.is_precision_seen else EXTRAPOLATED
+    is_seen = found.basis.is_precision_seen and not _is_unseen(found.line.setup.model)
+    return FITTED if found.basis.provenance_rows and is_seen else EXTRAPOLATED
+
+
+def _is_unseen(model: ModelSpec) -> bool:
+    """Return whether a model's attention is of a kind that no published figure is of."""
+    return isinstance(model, (LatentModelSpec, HybridModelSpec))
 
 
 def _assumptions(found: Estimate, constants: SpeedConstants, calibration: Calibration | None) -> tuple[str, ...]:
@@ -159,6 +172,8 @@ def _assumptions(found: Estimate, constants: SpeedConstants, calibration: Calibr
         )
     elif setup.gpu.is_cpu:
         said.append("No CPU is like another: `trtk calibrate` measures this one.")
+    elif _is_unseen(setup.model):
+        said.append(f"No published figure of a {setup.model.family} is behind this; `trtk calibrate` helps.")
     elif _provenance(found, calibration) == EXTRAPOLATED:
         kind = architecture_of(setup.gpu, constants)
         said.append(

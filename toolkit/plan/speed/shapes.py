@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from toolkit.plan import kv_cache
 from toolkit.plan.kv_cache import CachedLayers
 from toolkit.plan.tensors import FLOAT_BYTES
-from toolkit.specs import LatentModelSpec, ModelSpec, QuantRecipe, ServerSetup, Sharding, parts
+from toolkit.specs import HybridModelSpec, LatentModelSpec, ModelSpec, QuantRecipe, ServerSetup, Sharding, parts
 
 SCALE_BYTES = 2
 
@@ -81,7 +81,10 @@ def shape_of(setup: ServerSetup) -> Shape:
     sharding = Sharding(tp=limits.tp, pp=limits.pp, ep=limits.ep)
     layers = math.ceil(model.num_layers / limits.pp)
     queries, keys = model.num_heads * model.head_dim, max(1, model.num_kv_heads // limits.tp) * model.head_dim
-    attention = _attention_parameters(model, limits.tp)
+    states = sum(model.is_recurrent(layer) for layer in range(model.num_layers)) / model.num_layers
+    attention = (1 - states) * _attention_parameters(model, limits.tp)
+    if states:
+        attention += states * _attention_parameters(model, limits.tp, is_recurrent=True)
     mixtures = sum(model.is_moe_layer(layer) for layer in range(model.num_layers)) / model.num_layers * layers
     mlp = 3 * model.hidden_size * model.intermediate_size / limits.tp
     dense = layers * attention + (layers - mixtures) * mlp
@@ -109,10 +112,10 @@ def shape_of(setup: ServerSetup) -> Shape:
     )
 
 
-def _attention_parameters(model: ModelSpec, tp: int) -> float:
+def _attention_parameters(model: ModelSpec, tp: int, *, is_recurrent: bool = False) -> float:
     """Return the parameters of a layer's attention on one rank."""
-    if isinstance(model, LatentModelSpec):
-        linears = parts.latent_attention(model).items()
+    if isinstance(model, (LatentModelSpec, HybridModelSpec)):
+        linears = parts.attention(model, is_recurrent=is_recurrent).items()
         return sum(rows * width / (1 if name.endswith("_a") else tp) for name, (rows, width) in linears)
     keys = max(1, model.num_kv_heads // tp) * model.head_dim
     return model.hidden_size * (2 * model.num_heads * model.head_dim / tp + 2 * keys)
