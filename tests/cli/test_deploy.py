@@ -325,3 +325,14 @@ def test_a_preset_is_what_it_stands_for(built, run):
 
     _, _, found = sizes(run, built(), "--slo", "chat", "--isl", 512)
     assert found["promise"]["slos"] == list(slo.expanded(["chat"]))
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"commands": {"sm86": []}}'])
+def test_a_damaged_bundle_is_a_sentence(built, run, text):
+    folder = built(name=f"damaged-{len(text)}")
+    (folder / "bundle.json").write_text(text)
+    done = run("kubernetes", folder, "--gpu", "a6000")
+    assert (done.exit_code, done.stderr.startswith("Error: ")) == (2, True)
+    (folder / engine.MANIFEST).write_text("{")
+    done = run("kubernetes", folder)
+    assert (done.exit_code, "manifest" in done.stderr) == (2, True)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from toolkit.cli import deploy_budgets, deploy_options, deploy_sizing
 from toolkit.errors import PlanInfeasible, UsageError
+from toolkit.files import json_object
 from toolkit.specs import (
     Budgets,
     BuildPlan,
@@ -170,7 +171,10 @@ def _sms(plan: BuildPlan, found: Artefact) -> tuple[int, ...]:
         return (plan.gpu.sm,)
     if not path.is_file():
         return (plan.gpu.sm,)
-    return tuple(sorted(int(sm) for sm in json.loads(path.read_text(encoding="utf-8"))["commands"]))
+    commands = json_object(path, hint="Build it again.").get("commands")
+    if not isinstance(commands, dict) or not all(sm.isdigit() for sm in commands):
+        raise UsageError(f"{path} does not say on which GPUs it runs.", hint="Build it again.")
+    return tuple(sorted(int(sm) for sm in commands))
 
 
 def _placement(model: DeployedModel, options: Mapping[str, Any]) -> Placement:

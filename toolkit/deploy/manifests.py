@@ -173,7 +173,7 @@ def _labels_of(text: str) -> dict[str, str]:
     found = {}
     for part in filter(None, text.split(",")):
         key, sign, value = part.partition("=")
-        if not sign or not names.VALUE.fullmatch(value):
+        if not sign or not names.KEY.fullmatch(key.strip()) or not names.VALUE.fullmatch(value.strip()):
             raise UsageError(f"monitor_labels has {part!r}, which is no label.", hint="Write release=prometheus.")
         found[key.strip()] = value.strip()
     return found

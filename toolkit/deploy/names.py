@@ -13,6 +13,7 @@ MAX_LABEL, MAX_NAME = 63, 40
 HASH_LENGTH = 8
 #: Of a label's value: https://kubernetes.io/docs/concepts/overview/working-with-objects/labels/
 VALUE = re.compile(r"([A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?)?")
+KEY = re.compile(r"([a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?/)?[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?")
 MANAGER = "trtk"
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from shlex import quote
+
 from toolkit.deploy import manifests, names, pods
 from toolkit.deploy.guide import Step
 from toolkit.specs import DeploySpec
@@ -57,7 +59,7 @@ def prepare(spec: DeploySpec) -> tuple[Step, ...]:
         steps.append(
             Step(
                 text=_whence(spec, "on every node that may run a server"),
-                command=f"rsync -a --chmod=D755,F644 {spec.model.folder}/ NODE:{spec.volume.source}/",
+                command=f"rsync -a --chmod=D755,F644 {quote(spec.model.folder)}/ NODE:{quote(spec.volume.source)}/",
             )
         )
     if spec.settings.get("api_keys_secret"):
@@ -98,13 +100,14 @@ def _namespace(spec: DeploySpec) -> str:
 
 def _into_claim(spec: DeploySpec) -> str:
     where, loader = kubectl(spec), names.part_of(spec.name, "loader")
-    folder = f"/model/{spec.volume.sub_path}".rstrip("/")
+    folder = quote(f"/model/{spec.volume.sub_path}".rstrip("/"))
     return "\n".join(
         (
             f"{where} apply -f prepare/",
             f"{where} wait --for=condition=Ready --timeout=30m pod/{loader}",
             *([f"{where} exec {loader} -- mkdir -p {folder}"] if spec.volume.sub_path else []),
-            f"tar -C {spec.model.folder} -cf - . | {where} exec -i {loader} -- tar -C {folder} --no-same-owner -xf -",
+            f"tar -C {quote(spec.model.folder)} -cf - . |"
+            f" {where} exec -i {loader} -- tar -C {folder} --no-same-owner -xf -",
             f"{where} delete pod/{loader}",
         )
     )
