@@ -12,6 +12,7 @@ def seen(elapsed_s, tokens, *, step="load test", failed=0, ttft_ms=50.0):
     return Snapshot(
         step=step, elapsed_s=elapsed_s, done=elapsed_s, total=60.0, completed=int(10 * elapsed_s), in_flight=8,
         failed=failed, output_tokens=tokens, ttft_p50_ms=ttft_ms,
+        server={"requests_active": 8.0, "requests_waiting": 3.0, "kv_fraction": 0.456, "gpu_power_w": None},
     )  # fmt: skip
 
 
@@ -49,5 +50,15 @@ def test_the_display_fits_and_says_what_is_going_on():
     lines = shown(seen(30.0, 3600, failed=3), history).splitlines()
     assert max(len(line) for line in lines) <= 80
     text = "\n".join(lines)
-    for said in ("load test", "tokens/s", "120", "50 ms", "in flight", "30 s", "failed", "█"):
+    for said in (
+        "load test",
+        "tokens/s",
+        "120",
+        "50 ms",
+        "in flight",
+        "30 s",
+        "failed",
+        "█",
+        "8 active  3 waiting  KV cache 46%",
+    ):
         assert said in text

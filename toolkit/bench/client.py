@@ -47,7 +47,7 @@ class Client:
         read_gpus: ReadGpus | None = None,
     ) -> None:
         self.profile = profile
-        self.read_gpus = read_gpus
+        self.observer = Observer(profile.metrics_url, read_gpus=read_gpus)
         self._report, self._watch = report, watch
         self._words: vocabulary.Vocabulary | None = None
         self._added = 0
@@ -83,7 +83,7 @@ class Client:
             await asyncio.sleep(SNAPSHOT_EVERY_S)
 
     def _tell(self, load: Load | Workers) -> None:
-        seen = load.snapshot()
+        seen = replace(load.snapshot(), server=self.observer.latest)
         self._report(seen.step, seen.done, seen.total)
         self._watch(seen)
 
@@ -129,10 +129,9 @@ async def _run(client: Client, session: Session, load: Load | Workers) -> Run:
     profile = client.profile
     earlier = await session.statistics()
     started_at = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="milliseconds")
-    observer = Observer(profile.metrics_url, read_gpus=client.read_gpus)
-    observer.start()
+    client.observer.start()
     done = await client.phase(load)
-    observed = observer.stop()
+    observed = client.observer.stop()
     later = None if done.stop_reason else await session.statistics()
     models = (
         {name: counts.since(earlier[name]) if name in earlier else counts for name, counts in later.items()}

@@ -41,6 +41,11 @@ class Observer:
         self._is_over = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="server metrics", daemon=True)
 
+    @property
+    def latest(self) -> Sample | None:
+        """Return what was seen last."""
+        return self._samples[-1] if self._samples else None
+
     def start(self) -> None:
         """Look once, then go on in a thread; does nothing where there is nothing to look at."""
         self._started = time.monotonic()

@@ -56,6 +56,7 @@ class Snapshot:
     failed: int
     output_tokens: int
     ttft_p50_ms: float | None
+    server: Mapping[str, Any] | None = None  # the last sample of its metrics
 
     @property
     def left_s(self) -> float | None:

@@ -44,7 +44,8 @@ def plain_lines() -> Watch:
         nonlocal said_at
         if time.monotonic() - max(said_at, started_at) >= PLAIN_LINE_EVERY_S:
             said_at = time.monotonic()
-            output.note(f"{seen.step}: " + ", ".join(f"{name} {value}" for name, value in facts(seen)))
+            rest = f"; server: {known}" if (known := server_facts(seen)) else ""
+            output.note(f"{seen.step}: " + ", ".join(f"{name} {value}" for name, value in facts(seen)) + rest)
 
     return say
 
@@ -98,6 +99,20 @@ def facts(seen: Snapshot) -> list[tuple[str, str]]:
     ]
 
 
+def server_facts(seen: Snapshot) -> str:
+    """Say what the server's metrics said last; empty where they say nothing."""
+    server = seen.server or {}
+    said = [
+        (server.get("requests_active"), "{:.0f} active"),
+        (server.get("requests_waiting"), "{:.0f} waiting"),
+        (server.get("kv_fraction"), "KV cache {:.0%}"),
+        (server.get("gpu_utilization"), "GPU {:.0%}"),
+        (server.get("gpu_power_w"), "{:.0f} W"),
+        (server.get("cpu_utilization"), "CPU {:.0%}"),
+    ]
+    return "  ".join(text.format(value) for value, text in said if value is not None)
+
+
 def panel(seen: Snapshot, history: History) -> Any:
     """Return the display of a snapshot and what came before it."""
     from rich.console import Group
@@ -117,6 +132,8 @@ def panel(seen: Snapshot, history: History) -> Any:
         known = [value for value in values if value is not None]
         if known:
             lines.add_row(f"[dim]{name}[/dim]", sparkline(values), f"[dim]to {max(known):,.0f}{unit}[/dim]")
+    if told := server_facts(seen):
+        lines.add_row("[dim]server[/dim]", told, "")
     bar = ProgressBar(total=max(seen.total, 1e-9), completed=seen.done, width=60)
     return Group(f"[bold]{seen.step}[/bold]", bar, grid, lines)
 
