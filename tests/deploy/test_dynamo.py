@@ -9,7 +9,7 @@ from tests.deploy.deployments import because, spec_of
 from toolkit import deploy, validation
 from toolkit.deploy import dynamo_releases, llm_api
 from toolkit.errors import PlanInfeasible, UsageError
-from toolkit.specs import Promise
+from toolkit.specs import Cost, Promise, Range
 from toolkit.validation import schemas
 from toolkit.validation.folder import KubernetesObject
 
@@ -226,6 +226,31 @@ def test_autoscaling_goes_through_the_adapters_of_the_graph():
         for each in queries.values()
         for one in each.values()
     )
+
+
+def test_a_long_start_keeps_within_what_an_autoscaler_takes(tmp_path):
+    spec = dynamo(autoscale="keda")
+    slow = dataclasses.replace(spec.autoscale, cooldown_s=because(9000))
+    found = examined(dataclasses.replace(spec, autoscale=slow), tmp_path)
+    assert {name: one.problems for name, one in found.items() if one.problems} == {}
+    (scaled,) = objects(dataclasses.replace(spec, autoscale=slow), "autoscaling.yaml")
+    down = scaled["spec"]["advanced"]["horizontalPodAutoscalerConfig"]["behavior"]["scaleDown"]
+    assert down["stabilizationWindowSeconds"] == 3600
+    assert all(policy["periodSeconds"] <= 1800 for policy in down["policies"])
+
+
+def test_an_idle_graph_is_no_number_to_scale_by():
+    """A quantile of nothing is NaN, and a comparison leaves NaN out."""
+    text = deploy.render(both(autoscale="keda"))["autoscaling.yaml"]
+    assert text.count("histogram_quantile") == text.count(">= 0 or vector(0)") == 2
+
+
+def test_prefill_workers_are_in_what_it_costs():
+    cost = Cost(
+        currency="EUR", per_hour=1.0, per_month=1000.0, per_month_with_extras=Range(low=1, mid=1, high=1),
+        per_million_output_tokens=None, per_million_at_duty=None, duty=1.0,
+    )  # fmt: skip
+    assert "all 7 GPUs cost 3500 EUR a month" in deploy.render(both(cost=cost))["README.md"]
 
 
 def test_without_autoscaling_nothing_scales():

@@ -173,7 +173,8 @@ def _triggers(spec: DeploySpec, scale: Autoscale, name: str) -> tuple[Trigger, .
 def _latency(name: str, family: str, graph: str, goals: Mapping[str, float]) -> tuple[Trigger, ...]:
     if name not in goals:
         return ()
-    query = f"histogram_quantile(0.95, sum by (le) (rate({family}_bucket{graph}[5m])))"
+    # Of nothing a quantile is NaN, which is no number to scale by; a comparison leaves it out.
+    query = f"histogram_quantile(0.95, sum by (le) (rate({family}_bucket{graph}[5m]))) >= 0 or vector(0)"
     reason = f"the objective {name}={goals[name]:g}ms, p95 over five minutes"
     return (
         Trigger(name=name, query=query, threshold=Reasoned(value=goals[name] / 1000, reason=reason), is_shared=False),

@@ -47,7 +47,7 @@ def guide(spec: DeploySpec, values: Mapping[str, Any]) -> Guide:
             ),
             *steps.remove_claim(spec),
         ),
-        notes=_notes(spec, values["release"]),
+        notes=_notes(spec, values["release"], values["total_gpus"]),
     )
 
 
@@ -70,7 +70,7 @@ def _needs(spec: DeploySpec, values: Mapping[str, Any]) -> tuple[str, ...]:
     return tuple(needs)
 
 
-def _notes(spec: DeploySpec, release: DynamoRelease) -> tuple[str, ...]:
+def _notes(spec: DeploySpec, release: DynamoRelease, total_gpus: int) -> tuple[str, ...]:
     notes = [
         f"Dynamo {release.name} runs TensorRT-LLM {release.tensorrt_llm}; this was planned for "
         f"{spec.model.tensorrt_llm}. Load-test it before it serves anybody.",
@@ -80,9 +80,19 @@ def _notes(spec: DeploySpec, release: DynamoRelease) -> tuple[str, ...]:
         "The root file system stays writable: TensorRT-LLM compiles kernels into the home folder of Dynamo's image.",
     ]
     if spec.is_disaggregated:
+        if spec.cost:
+            notes.append(
+                f"The cost above is that of the decode workers; all {total_gpus} GPUs cost "
+                f"{spec.cost.per_month * total_gpus / _counted(spec):.0f} {spec.cost.currency} a month."
+            )
         notes.append(
             "Without RDMA the KV cache goes from prefill to decode over TCP: measure it against one worker for both."
         )
     if spec.container.openai_port:
         notes.append("--openai changes nothing here: Dynamo's frontend speaks OpenAI's protocol and no other.")
     return tuple(notes)
+
+
+def _counted(spec: DeploySpec) -> int:
+    """Return the GPUs that the cost is of."""
+    return spec.replicas.whole * spec.model.ranks
