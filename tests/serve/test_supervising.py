@@ -239,8 +239,10 @@ def test_a_server_whose_engine_hangs_is_started_again(spec, tmp_path, monkeypatc
     endpoint = serve.start(dataclasses.replace(spec, max_restarts=1, probe_every_s=0.3))
     flag.touch()
     assert status().state == "ready"  # for all that Triton knows
+    deadline = time.monotonic() + 60
 
     def look():
+        assert time.monotonic() < deadline, said
         if any("is ready again" in line for line in said):
             raise KeyboardInterrupt
 
