@@ -21,7 +21,7 @@ class Triton(ThreadingHTTPServer):
     def __init__(self):
         super().__init__(("127.0.0.1", 0), Handler)
         self.is_ready, self.status, self.answered, self.bodies = True, 200, 0, []
-        self.is_hanging, self.grows = threading.Event(), 0
+        self.is_hanging, self.grows, self.steps = threading.Event(), 0, 0
         self.released = threading.Event()
 
 
@@ -32,7 +32,8 @@ class Handler(BaseHTTPRequestHandler):
         self.server.answered += self.server.grows
         other = 'nv_inference_request_success{model="tensorrt_llm",version="1"} 999\n'
         own = f'nv_inference_request_success{{model="ensemble",version="1"}} {self.server.answered}\n'
-        return self.say(200, COUNTER + other + own)
+        general = f'nv_trt_llm_general_metrics{{general_type="iteration_counter",model="x"}} {self.server.steps}\n'
+        return self.say(200, COUNTER + other + own + general)
 
     def do_POST(self):
         self.server.bodies.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
@@ -102,6 +103,15 @@ def test_a_busy_server_that_keeps_the_probe_waiting_answers_others(probe, triton
     triton.is_hanging.set()
     threading.Timer(0.2, setattr, (triton, "answered", 40)).start()
     assert probe() == 0
+
+
+def test_an_engine_whose_long_answers_are_not_done_yet_makes_steps(probe, triton):
+    """Full of long answers it answers nobody for a minute, and turns the probe away: it must not be taken out then."""
+    assert probe() == 0
+    triton.status, triton.steps = 503, 700
+    assert probe() == 0
+    assert len(triton.bodies) == 1
+    assert probe() == 1
 
 
 def test_errors_and_silence_are_no_answers(probe, triton):

@@ -1,4 +1,4 @@
-"""Does the engine work? Exit 0 where it does: what it answered others since the last look counts, else one token."""
+"""Does the engine work? Exit 0 where it does: what it did for others since the last look counts, else one token."""
 
 import argparse
 import json
@@ -19,15 +19,15 @@ def main(arguments: list[str] | None = None) -> int:
     if not is_ready(asked):
         return said("Triton is not ready.")
     last = Path(asked.state)
-    before, now = float(last.read_text() or 0) if last.is_file() else -1.0, answered(asked)
+    before, now = float(last.read_text() or 0) if last.is_file() else -1.0, progress(asked)
     try:
         if now <= before or before < 0:
             one_token(asked)
     except OSError as error:
-        # A busy server lets a probe wait; it answers others in the meantime.
-        if answered(asked) <= now:
+        # A busy server lets a probe wait, or turns it away; it works for others in the meantime.
+        if progress(asked) <= now:
             return said(f"The engine made no token in {asked.timeout:g} s: {error}.")
-    last.write_text(str(answered(asked)))
+    last.write_text(str(progress(asked)))
     return 0
 
 
@@ -51,15 +51,16 @@ def is_ready(asked: argparse.Namespace) -> bool:
         return False
 
 
-def answered(asked: argparse.Namespace) -> float:
-    """Return the requests that the model has answered so far; 0 where nobody says."""
+def progress(asked: argparse.Namespace) -> float:
+    """Return the requests answered and the engine's steps so far: long answers are steps for minutes; 0: nobody says."""
     try:
         with OPENER.open(f"http://127.0.0.1:{asked.metrics}/metrics", timeout=QUICK_S) as answer:
             text = answer.read().decode(errors="replace")
     except OSError:
         return 0.0
-    line = rf'^nv_inference_request_success\{{model="{re.escape(asked.model)}"[^}}]*\}} (\S+)$'
-    return sum(float(count) for count in re.findall(line, text, re.MULTILINE))
+    answers = rf'^nv_inference_request_success\{{model="{re.escape(asked.model)}"[^}}]*\}} (\S+)$'
+    steps = r'^nv_trt_llm_general_metrics\{[^}]*general_type="iteration_counter"[^}]*\} (\S+)$'
+    return sum(float(count) for line in (answers, steps) for count in re.findall(line, text, re.MULTILINE))
 
 
 def one_token(asked: argparse.Namespace) -> None:
