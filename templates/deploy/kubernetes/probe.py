@@ -52,7 +52,7 @@ def is_ready(asked: argparse.Namespace) -> bool:
 
 
 def progress(asked: argparse.Namespace) -> float:
-    """Return the requests answered and the engine's steps so far: long answers are steps for minutes; 0: nobody says."""
+    """Return the requests answered and the engine's steps so far: a long answer is nothing but steps for minutes."""
     try:
         with OPENER.open(f"http://127.0.0.1:{asked.metrics}/metrics", timeout=QUICK_S) as answer:
             text = answer.read().decode(errors="replace")
