@@ -56,15 +56,14 @@ class Pod:
             "tmpfs": tmpfs,
             "shm_size": shm,
             "network": network,
+            "ports": {f"{one['containerPort']}/tcp": ("127.0.0.1", None) for one in self.main["ports"]},
         }
 
-    @property
-    def address(self):
-        (network,) = self.container.attrs["NetworkSettings"]["Networks"].values()
-        return network["IPAddress"]
-
-    def port(self, name):
-        return next(one["containerPort"] for one in self.main["ports"] if one["name"] == name)
+    def url(self, name):
+        """Return where a port of the pod is reached: on loopback, for tests reach nothing else."""
+        port = next(one["containerPort"] for one in self.main["ports"] if one["name"] == name)
+        (bound,) = self.container.attrs["NetworkSettings"]["Ports"][f"{port}/tcp"]
+        return f"http://127.0.0.1:{bound['HostPort']}"
 
     def probe(self, kind):
         """Run a probe once; whether it succeeded."""
@@ -73,7 +72,7 @@ class Pod:
             done = self.container.exec_run(probe["exec"]["command"])
             self.said.append((kind, done.exit_code, done.output.decode()))
             return done.exit_code == 0
-        url = f"http://{self.address}:{self.port(probe['httpGet']['port'])}{probe['httpGet']['path']}"
+        url = f"{self.url(probe['httpGet']['port'])}{probe['httpGet']['path']}"
         try:
             with urllib.request.urlopen(url, timeout=probe["timeoutSeconds"]) as answer:
                 return answer.status == 200

@@ -52,8 +52,7 @@ class Load:
 
     def _ask(self, pod):
         body = json.dumps({"text_input": "def add(a, b)", "max_tokens": 24}).encode()
-        url = f"http://{pod.address}:{pod.port('http')}/v2/models/ensemble/generate"
-        with urllib.request.urlopen(url, body, timeout=60) as answer:
+        with urllib.request.urlopen(f"{pod.url('http')}/v2/models/ensemble/generate", body, timeout=60) as answer:
             assert json.load(answer)["text_output"]
 
     def end(self):
