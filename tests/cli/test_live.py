@@ -49,6 +49,7 @@ def test_the_display_fits_and_says_what_is_going_on():
         history.with_this(seen(float(second), 120 * second, failed=3))
     lines = shown(seen(30.0, 3600, failed=3), history).splitlines()
     assert max(len(line) for line in lines) <= 80
+    assert set(lines[1].strip()) <= set("━╺╸")
     text = "\n".join(lines)
     for said in (
         "load test",

@@ -134,7 +134,8 @@ def panel(seen: Snapshot, history: History) -> Any:
             lines.add_row(f"[dim]{name}[/dim]", sparkline(values), f"[dim]to {max(known):,.0f}{unit}[/dim]")
     if told := server_facts(seen):
         lines.add_row("[dim]server[/dim]", told, "")
-    bar = ProgressBar(total=max(seen.total, 1e-9), completed=seen.done, width=60)
+    bar = Table.grid()  # a bar alone does not end its line
+    bar.add_row(ProgressBar(total=max(seen.total, 1e-9), completed=seen.done, width=60))
     return Group(f"[bold]{seen.step}[/bold]", bar, grid, lines)
 
 
