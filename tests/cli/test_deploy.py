@@ -142,6 +142,15 @@ def test_a_report_says_what_a_server_carries(built, run, measured):
     assert (promise["ttft_ms"], promise["slos"]) == (report["ttft_ms"]["p50"], ["ttft=500ms@p95"])
 
 
+def test_a_report_says_how_full_the_cache_was(built, run, measured):
+    path, report = measured("full")
+    changed = {**report, "valid": True, "server_metrics": {"peak": {"kv_fraction": 0.86}}}
+    (path / "report.json").write_text(json.dumps(changed))
+    scale = ("--autoscale", "1..4", "--prometheus", "http://p", "--dry-run", "--json")
+    found = document(run("kubernetes", built(), "--report", path, *scale))["autoscale"]["kv_use"]
+    assert found == {"value": 0.91, "reason": "the load takes 86% of the KV cache"}
+
+
 def test_a_report_that_missed_its_objective_sizes_nothing(built, run, measured):
     path, _ = measured("slow", scale=100)
     done = run("kubernetes", built(), "--report", path)
@@ -297,6 +306,11 @@ def test_a_wrong_wish_gets_a_sentence(built, run, tmp_path, words, code, said):
     assert said in done.stderr.replace("\n", " ")
     assert done.exit_code == code
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_target_lists_its_settings(run):
+    assert json.loads(run("slurm", "--settings", "--json").stdout).keys() == deploy.pick("slurm").settings.keys()
+    assert "client_namespace" in run("kubernetes", "--settings").stdout
 
 
 @pytest.mark.parametrize("words", ["", "kubernetes", "kubernetes nowhere", "kubernets .", "kubernetes ."])

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 EPILOG = output.examples(
     "trtk deploy kubernetes engines/llama-3.1-8b-instruct-a4500-int4 --rate 8 --slo ttft=500ms",
     "trtk deploy helm engines/demo-l4-fp8 --autoscale 1..4 --prometheus http://prometheus.monitoring:9090",
+    "trtk deploy slurm --settings",
     "trtk deploy --check deploy/demo-l4-fp8",
 )
 
@@ -32,6 +33,7 @@ EPILOG = output.examples(
 @load_options
 @price_options
 @click.option("--check", "checked", type=click.Path(path_type=Path), metavar="DIR", help="Validate an output folder.")
+@click.option("--settings", "is_listing", is_flag=True, help="List what --set and --values may say of TARGET.")
 @click.option("--dry-run", is_flag=True, help="Say what would be written.")
 @output.json_option
 def deploy(
@@ -39,6 +41,7 @@ def deploy(
     engine: Path | None,
     folder: Path | None,
     checked: Path | None,
+    is_listing: bool,
     dry_run: bool,
     as_json: bool,
     **options: Any,
@@ -56,12 +59,28 @@ def deploy(
             raise UsageError("--check looks at a folder that was written.", hint=f"trtk deploy --check {checked}")
         deploy_check.run(checked, as_json=as_json)
         return
+    if target and is_listing:
+        list_settings(target, as_json=as_json)
+        return
     if not target or not engine:
         raise UsageError(
             "`trtk deploy` takes a target and what `trtk build` made.",
             hint="Try: trtk deploy kubernetes engines/NAME; `ls engines` lists what was built.",
         )
     write(target, engine, folder, {**options, "dry_run": dry_run}, as_json=as_json)
+
+
+def list_settings(target: str, *, as_json: bool) -> None:
+    """Show what only one target asks for."""
+    from toolkit import deploy as room
+    from toolkit.specs import to_json
+
+    found = room.pick(target)
+    if as_json:
+        output.document(to_json(found.settings))
+        return
+    rows = [(name, one.default, one.help) for name, one in found.settings.items()]
+    output.table(f"Settings of {found.name}: {found.title}", ["name", "default", "what"], rows)
 
 
 def write(target: str, engine: Path, folder: Path | None, options: dict[str, Any], *, as_json: bool) -> None:

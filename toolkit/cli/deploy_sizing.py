@@ -135,7 +135,7 @@ def _kv_use(planned: float | None) -> Reasoned:
     if planned is None or planned + KV_USE_MARGIN <= KV_USE:
         return Reasoned(value=KV_USE, reason="beyond it a burst fills the KV cache, and requests are paused")
     value = round(min(KV_USE_MOST, planned + KV_USE_MARGIN), 2)
-    return Reasoned(value=value, reason=f"the planned load takes {planned:.0%} of the KV cache")
+    return Reasoned(value=value, reason=f"the load takes {planned:.0%} of the KV cache")
 
 
 def _wanted_rate(options: Mapping[str, Any]) -> float | None:
@@ -282,7 +282,7 @@ def measured(report: Path, options: Mapping[str, Any]) -> Load:
         output_tps=document["output_token_throughput_tps"],
         ttft_ms=document["ttft_ms"]["p50"],
         tpot_ms=document["tpot_ms"]["p50"],
-        kv_use=None,
+        kv_use=((document.get("server_metrics") or {}).get("peak") or {}).get("kv_fraction"),
         slos=asked,
     )
 
