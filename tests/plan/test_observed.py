@@ -75,6 +75,13 @@ def test_what_was_off_is_named_with_what_it_means():
     assert rows[1].meaning == "follows from the KV cache and its tokens a block"
 
 
+def test_a_few_megabytes_of_a_small_buffer_are_not_worth_a_word():
+    planned = {"runtime_buffers": 30.0 * MIB, "activations": 300.0 * MIB}
+    rows = observed.compared(planned, {"runtime_buffers": 20.0 * MIB, "activations": 250.0 * MIB})
+
+    assert [row.is_off for row in rows] == [False, True]
+
+
 def test_metrics_say_blocks_and_the_cpu_engines_memory():
     blocks, memory = {"max": 512.0, "tokens_per": 32.0, "used": 3.0}, {"cpu": 2e9, "gpu": 0.0}
 

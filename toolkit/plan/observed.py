@@ -31,6 +31,8 @@ COUNTS = {
 }
 #: Of what nobody can plan to the byte; beyond it a difference is worth a look.
 TOLERATED = 0.1
+#: And less than this of a card is not, whatever share of a small buffer it is.
+TOLERATED_BYTES = 32 * memory.MIB
 IN_BYTES = {*SIZES, "process"}
 #: What a difference means, and what to do about it.
 MEANINGS = {
@@ -141,7 +143,7 @@ def compared(planned: Mapping[str, float], found: Mapping[str, float]) -> list[R
     rows = []
     for what in (name for name in planned if name in found):
         apart = abs(found[what] - planned[what])
-        is_off = apart > TOLERATED * planned[what]
+        is_off = apart > max(TOLERATED * planned[what], TOLERATED_BYTES if is_bytes(what) else 0)
         rows.append(
             Row(
                 what=what,
