@@ -99,3 +99,10 @@ def test_what_an_overloaded_server_answers_is_the_next_guess():
     assert search.next() == 64.0
     search.take(Tried(load=64.0, is_met=False, excess=20.0, certainty=-1, answered=50.0))
     assert search.next() == 49.0
+
+
+def test_a_whole_number_between_two_that_were_tried_is_not_passed_over():
+    search = Search(first=8.0, lowest=1.0, highest=100.0, is_whole=True)
+    search.take(Tried(load=8.0, is_met=True, excess=0.1, certainty=1))
+    search.take(Tried(load=10.0, is_met=False, excess=1.01, certainty=0))
+    assert search.next() == 9.0

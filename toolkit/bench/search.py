@@ -105,6 +105,8 @@ class Search:
             left, right = math.log(met.excess), math.log(missed.excess)
             step = min(max(-left / (right - left), MIN_STEP), MAX_STEP)
         load = self._rounded(met.load * (missed.load / met.load) ** step)
+        if self._is_whole:  # a guess that rounds to one of the two stands for its neighbour
+            load = min(max(load, met.load + 1), missed.load - 1)
         return load if met.load < load < missed.load else None
 
     def _rounded(self, load: float) -> float:
