@@ -1,6 +1,8 @@
 """The dynamo target: graphs that the operator takes, workers that start, and a request that changes nothing."""
 
 import dataclasses
+import shutil
+import subprocess
 
 import pytest
 import yaml
@@ -239,10 +241,36 @@ def test_a_long_start_keeps_within_what_an_autoscaler_takes(tmp_path):
     assert all(policy["periodSeconds"] <= 1800 for policy in down["policies"])
 
 
-def test_an_idle_graph_is_no_number_to_scale_by():
-    """A quantile of nothing is NaN, and a comparison leaves NaN out."""
-    text = deploy.render(both(autoscale="keda"))["autoscaling.yaml"]
-    assert text.count("histogram_quantile") == text.count(">= 0 or vector(0)") == 2
+@pytest.mark.parametrize(("per_minute", "seconds"), [(60, 0.4875), (0, 0)], ids=["busy", "idle"])
+def test_promtool_reads_the_first_tokens_of_this_graph_and_zero_of_an_idle_one(per_minute, seconds, tmp_path):
+    """A quantile of nothing is NaN, which no autoscaler can go by."""
+    if shutil.which("promtool") is None:
+        pytest.skip("promtool is not installed: Debian has it in the package prometheus")
+    scaled = objects(both(autoscale="keda"), "autoscaling.yaml")
+    triggers = {one["name"]: one["metadata"]["query"] for each in scaled for one in each["spec"]["triggers"]}
+    family, own = "dynamo_frontend_time_to_first_token_seconds_bucket", "serving-demo-a4500-int4"
+    series = [
+        {"series": f'{family}{{dynamo_namespace="{name}",le="{le}"}}', "values": f"0+{slope}x20"}
+        for name, rows in ((own, ((0.25, 0), (0.5, 1), ("+Inf", 1))), ("another", ((0.25, 0), (0.5, 0), ("+Inf", 9))))
+        for le, share in rows
+        for slope in [share * per_minute]
+    ]
+    series.append({"series": f'dynamo_frontend_queued_requests{{dynamo_namespace="{own}",pod="a"}}', "values": "3x20"})
+    series.append({"series": f'dynamo_frontend_queued_requests{{dynamo_namespace="{own}",pod="b"}}', "values": "4x20"})
+    expected = {triggers["ttft"]: seconds, triggers["queued"]: 7}
+    asked = [
+        {"expr": expr, "eval_time": "15m", "exp_samples": [{"labels": "{}", "value": value}]}
+        for expr, value in expected.items()
+    ]
+    told = {
+        "evaluation_interval": "1m",
+        "tests": [{"interval": "1m", "input_series": series, "promql_expr_test": asked}],
+    }
+    (tmp_path / "test.yaml").write_text(yaml.safe_dump(told))
+    done = subprocess.run(
+        ["promtool", "test", "rules", "test.yaml"], cwd=tmp_path, check=False, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 def test_prefill_workers_are_in_what_it_costs():
