@@ -88,6 +88,11 @@ def _notes(spec: DeploySpec, release: DynamoRelease, total_gpus: int) -> tuple[s
         notes.append(
             "Without RDMA the KV cache goes from prefill to decode over TCP: measure it against one worker for both."
         )
+    if spec.autoscale:
+        notes.append(
+            "It scales by requests that wait or are in flight, and by objectives; the share of the KV cache in use is no "
+            "trigger here, as the frontends do not tell it."
+        )
     if spec.container.openai_port:
         notes.append("--openai changes nothing here: Dynamo's frontend speaks OpenAI's protocol and no other.")
     return tuple(notes)

@@ -23,7 +23,7 @@ def of_triton(spec: DeploySpec) -> Guide:
     where = steps.kubectl(spec)
     return Guide(
         needs=(
-            "KServe 0.15 or newer in Standard mode (`RawDeployment` before 0.16).",
+            "KServe 0.16 or newer; older ones call the deployment mode RawDeployment, not Standard.",
             *(need for need in steps.needs(spec) if "LeaderWorkerSet" not in need),
         ),
         prepare=operated.prepare(spec),
