@@ -68,16 +68,30 @@ def find(engine: Path | None, *, is_verified: bool = True, progress: Progress = 
     if not folder.is_dir():
         raise UsageError(f"There is no folder {folder}.", hint="`trtk build` makes one; `ls engines` lists them.")
     if not (folder / MANIFEST).is_file():
-        built = engine_of(folder)
-        return dataclasses.replace(_bare(folder), artefact=artefact(built, repository=folder) if built else None)
-    manifest = _manifest(folder / MANIFEST)
-    found = _artefact(folder, manifest)
+        return _repository(folder, is_verified=is_verified, progress=progress)
+    found = artefact(folder)
     if is_verified:
-        below = SERVED if found.is_for_cpu else SERVED_BY_ENTRY
-        served = [record for record in manifest.files if record.path.startswith(below)]
-        need_as_built(folder, served, closed=REPOSITORY, progress=progress)
+        _verify(found, progress)
     target = _bare(folder / REPOSITORY, name=folder.absolute().name)
     return dataclasses.replace(target, was_chosen=engine is None, artefact=found)
+
+
+def _repository(folder: Path, *, is_verified: bool, progress: Progress) -> Target:
+    """Return a repository by itself, with the engine that it is for where `trtk repo` says which."""
+    target, built = _bare(folder), engine_of(folder)
+    if built is None:
+        return target
+    found = artefact(built, repository=folder)
+    if is_verified:
+        _verify(found, progress)
+    return dataclasses.replace(target, artefact=found)
+
+
+def _verify(found: Artefact, progress: Progress) -> None:
+    below = SERVED if found.is_for_cpu else SERVED_BY_ENTRY
+    manifest = _manifest(found.folder / MANIFEST)
+    served = [record for record in manifest.files if record.path.startswith(below)]
+    need_as_built(found.folder, served, closed=REPOSITORY, progress=progress)
 
 
 def artefact(folder: Path, *, repository: Path | None = None) -> Artefact:
