@@ -350,3 +350,11 @@ def test_a_damaged_bundle_is_a_sentence(built, run, text):
     (folder / engine.MANIFEST).write_text("{")
     done = run("kubernetes", folder)
     assert (done.exit_code, "manifest" in done.stderr) == (2, True)
+
+
+def test_the_cpu_image_is_its_own_gateway(built, run):
+    """`trtk serve --openai` refuses to listen beyond loopback without keys, which no container could do."""
+    _, _, found = sizes(run, built("cpu", "int8"), "--image", IMAGE, "--openai")
+    own = found["container"]
+    assert (own["gateway_image"], own["openai_port"]) == (IMAGE, 9000)
+    assert "--openai" not in own["arguments"]

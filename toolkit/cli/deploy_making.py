@@ -238,15 +238,15 @@ def _container(found: Artefact, name: str, budgets: Budgets, options: Mapping[st
             f"The image {made.image} has no OpenAI endpoint of trtk's.",
             hint="Name one that has trtk with --gateway-image: docker/cpu makes it.",
         )
-    openai = ("--openai", "--openai-host", "0.0.0.0", "--openai-port", str(OPENAI_PORT))
     return DeployedContainer(
         image=made.image,
-        arguments=(*made.command, *(openai if is_openai and found.is_for_cpu else ())),
+        arguments=made.command,
         environment=made.environment,
         uid=UID,
         gid=GID,
         model_path=model_path,
         engines_path=rest[0] if rest and found.is_deferred else "",
         openai_port=OPENAI_PORT if is_openai else 0,
-        gateway_image=options["gateway_image"] or "",
+        # The CPU's own image has trtk: beside the server it is the gateway, as it is beside NVIDIA's.
+        gateway_image=(options["gateway_image"] or made.image) if is_openai else "",
     )

@@ -79,8 +79,6 @@ def serving_labels(spec: DeploySpec) -> dict[str, str]:
 def server(spec: DeploySpec) -> Pod:
     """Return the pod that answers clients: the only one, or the leader of a group."""
     own, settings = spec.container, spec.settings
-    triton = {"http": own.http_port, "grpc": own.grpc_port, "metrics": own.metrics_port}
-    is_openai_inside = own.openai_port and not own.gateway_image
     compile_s = spec.budgets.compile_s.whole if spec.budgets.compile_s else 0
     is_group = spec.placement.nodes > 1
     return Pod(
@@ -90,11 +88,11 @@ def server(spec: DeploySpec) -> Pod:
         },
         selector=serving_labels(spec),
         annotations={"kubectl.kubernetes.io/default-container": "server", "trtk/build": spec.model.build_id},
-        arguments=(*own.arguments, *(("--api-keys", KEYS) if is_openai_inside and settings["api_keys_secret"] else ())),
+        arguments=own.arguments,
         compile_arguments=("python3", f"{own.model_path}/start.py", "--build-only"),
         is_serving=True,
         is_compiling=bool(own.engines_path),
-        ports={**triton, **({"openai": own.openai_port} if is_openai_inside else {})},
+        ports={"http": own.http_port, "grpc": own.grpc_port, "metrics": own.metrics_port},
         gpus=spec.placement.gpus_per_node,
         node_terms=node_terms(spec),
         node_reason=node_reason(spec),

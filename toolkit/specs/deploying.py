@@ -97,9 +97,7 @@ class DeployedContainer:
     grpc_port: int = 8001
     metrics_port: int = 8002
     openai_port: int = 0  # 0: no OpenAI-compatible endpoint
-    gateway_image: str = (
-        ""  # of the process beside Triton that speaks OpenAI's protocol; empty: Triton's own image has it
-    )
+    gateway_image: str = ""  # of the container beside it that speaks OpenAI's protocol
 
     @property
     def is_digest_known(self) -> bool:
