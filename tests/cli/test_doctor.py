@@ -73,7 +73,7 @@ def ctk(tmp_path):
     """A folder with an nvidia-ctk, for PATH."""
     program = tmp_path / "bin" / "nvidia-ctk"
     program.parent.mkdir()
-    program.write_text("#!/bin/sh\necho 'NVIDIA Container Toolkit CLI version 1.18.1'\n")
+    program.write_text("#!/bin/sh\necho 'NVIDIA Container Toolkit CLI version 1.19.1'\n")
     program.chmod(0o755)
     return program.parent
 
@@ -101,7 +101,7 @@ def test_a_machine_with_the_card_is_ready_and_no_token_is_shown(nvml_folder, doc
     assert found["NVIDIA container toolkit"] == {
         "name": "NVIDIA container toolkit",
         "status": "ok",
-        "found": "1.18.1",
+        "found": "1.19.1",
         "hint": "",
     }
     assert found["model hub"]["found"].endswith("; a token is set")

@@ -16,7 +16,7 @@ A4500 = LocalGpu(
 READY = Facts(
     nvml=Nvml(gpus=(A4500,), driver="590.48.01", cuda="13.1"),
     docker=DockerFacts(version="28.0", has_nvidia=True, root="/var/lib/docker"),
-    nvidia_ctk="1.18.1",
+    nvidia_ctk="1.19.1",
     free_bytes={".": 10**12, "/var/lib/docker": 10**12},
     shm_bytes=1 << 30,
     memory_bytes=64 * 10**9,
@@ -115,8 +115,8 @@ def test_for_the_cpu_no_driver_and_no_docker_are_no_fault():
 @pytest.mark.parametrize(
     ("fields", "gpu", "line", "status"),
     [
-        ({"nvidia_ctk": "1.17.7"}, "a4500", "NVIDIA container toolkit", WARN),
-        ({"nvidia_ctk": "1.17.8"}, "a4500", "NVIDIA container toolkit", OK),
+        ({"nvidia_ctk": "1.19.0"}, "a4500", "NVIDIA container toolkit", WARN),
+        ({"nvidia_ctk": "1.19.1"}, "a4500", "NVIDIA container toolkit", OK),
         ({"free_bytes": {".": 4 * 10**9}}, "a4500", "disk .", WARN),
         ({"free_bytes": {"/var/lib/docker": 20 * 10**9}}, "a4500", "disk /var/lib/docker", WARN),
         ({"free_bytes": {"/var/lib/docker": 20 * 10**9}}, "cpu", "disk /var/lib/docker", OK),

@@ -20,8 +20,8 @@ LITTLE_MEMORY_BYTES = 4e9
 #: Python models of Triton map one MB each and more under load; Docker's default of 64 MB is known to be too small.
 SHM_BYTES = 256 << 20
 LITTLE_SHM_BYTES = 32 << 20
-#: The first release with the fix of CVE-2025-23266, a way out of the container.
-SAFE_TOOLKIT = "1.17.8"
+#: The first release with the fix of CVE-2026-24260, a way out of the container (NVIDIA's bulletin 5850).
+SAFE_TOOLKIT = "1.19.1"
 #: A card with less of its memory free has another user.
 FREE_SHARE = 0.8
 TOOLKIT_URL = "https://docs.nvidia.com/datacenter/cloud-native/container-toolkit/latest/install-guide.html"
@@ -108,7 +108,7 @@ def _docker_lines(facts: Facts, gpu: GpuSpec) -> Iterable[Check]:
             )
         )
     elif version and version != "unknown" and not drivers.is_at_least(version, SAFE_TOOLKIT):
-        hint = f"Update it to {SAFE_TOOLKIT} or newer: a container could break out (CVE-2025-23266)."
+        hint = f"Update it to {SAFE_TOOLKIT} or newer: a container could break out (CVE-2026-24260)."
         lines.append(Check(name=name, status=WARN, found=version, hint=hint))
     else:
         lines.append(Check(name=name, status=OK, found=version or "on the daemon's machine"))
