@@ -79,6 +79,11 @@ def _notes(spec: DeploySpec, release: DynamoRelease, total_gpus: int) -> tuple[s
         "Its images are named by tag, as the operator reads their version from it.",
         "The root file system stays writable: TensorRT-LLM compiles kernels into the home folder of Dynamo's image.",
     ]
+    if spec.placement.nodes > 1:
+        notes.append(
+            "That the profile `restricted` lets containers be that Grove or the operator add is UNVERIFIED; where it "
+            "refuses them, label the namespace `baseline`."
+        )
     if spec.is_disaggregated:
         if spec.cost:
             notes.append(
@@ -90,8 +95,8 @@ def _notes(spec: DeploySpec, release: DynamoRelease, total_gpus: int) -> tuple[s
         )
     if spec.autoscale:
         notes.append(
-            "It scales by requests that wait or are in flight, and by objectives; the share of the KV cache in use is no "
-            "trigger here, as the frontends do not tell it."
+            "It scales by requests that wait or are in flight, and by objectives; the share of the KV cache in use is "
+            "no trigger here, as the frontends do not tell it."
         )
     if spec.container.openai_port:
         notes.append("--openai changes nothing here: Dynamo's frontend speaks OpenAI's protocol and no other.")
