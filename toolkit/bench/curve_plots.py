@@ -57,6 +57,7 @@ def _by_load(
         _at_loads(axes, [step.load for step in steps])
         if is_log:
             plots.logarithmic(axes)
+            axes.margins(y=0.15)
             axes.legend(loc="lower left", ncols=4, bbox_to_anchor=(0, 1))
         else:
             axes.set_ylim(bottom=0)

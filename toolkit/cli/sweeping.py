@@ -99,8 +99,8 @@ def document_of(
 def sentences(curve: Curve) -> list[str]:
     """Say what a sweep found."""
     unit, found = UNITS[curve.what], []
-    if not curve.steps:
-        return ["No load was measured."]
+    if len(curve.steps) < 2:
+        return [f"{len(curve.steps) or 'No'} load was measured: that is no curve."]
     highest = curve.steps[-1]
     if curve.knee is None:
         found.append("Nothing succeeded, so there is no knee.")
