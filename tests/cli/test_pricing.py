@@ -1,8 +1,12 @@
 """`--price` of `trtk bench`: an hourly price, or a GPU whose cheapest dated offer it is."""
 
-import pytest
+import json
 
-from toolkit.cli import pricing
+import pytest
+from click.testing import CliRunner
+
+from tests.bench.conftest import serve as serve  # noqa: PLC0414 - the fixture
+from toolkit.cli import main, pricing
 from toolkit.errors import UsageError
 
 
@@ -37,3 +41,16 @@ def test_what_is_no_price_is_refused(price, utilization, said):
     with pytest.raises(UsageError) as caught:
         pricing.fields_of(price, utilization)
     assert str(caught.value) == said
+
+
+def test_a_server_that_fails_is_measured_with_a_price_as_without(serve, tmp_path):
+    url = serve(status=503).http
+    done = CliRunner().invoke(
+        main,
+        ["bench", "--url", f"openai+{url}/v1", "--price", "1EUR/h", "--warmup", "0", "--requests", "4", "--concurrency",
+         "1", "-o", str(tmp_path), "--json"],
+    )  # fmt: skip
+    document = json.loads(done.stdout)
+    assert done.exit_code == 6
+    assert (document["errors"], document["cost"]["input_time_share"]) == ({"overloaded": 4}, None)
+    assert document["cost"]["per_million_output_tokens"] is None

@@ -48,11 +48,16 @@ class Series:
     def _measure_input(self) -> None:
         from toolkit import bench as load_tester
         from toolkit.bench import price
+        from toolkit.errors import ServerError
 
-        alone = load_tester.run(price.lone(self._profile))
+        self._is_input_known = True
+        try:
+            alone = load_tester.run(price.lone(self._profile))
+        except ServerError:
+            return  # what is wrong is for the measured run to say, which keeps count of it
         if alone.is_interrupted:
             raise KeyboardInterrupt
-        self._input_s_per_token, self._is_input_known = price.input_s_per_token(alone), True
+        self._input_s_per_token = price.input_s_per_token(alone)
 
 
 class Kept:
