@@ -177,9 +177,20 @@ def test_other_arguments_are_another_configmap_so_that_workers_restart():
     assert objects(one, "graph.yaml")[0]["metadata"]["name"] != objects(other, "graph.yaml")[0]["metadata"]["name"]
 
 
-def test_the_startup_probe_lasts_as_long_as_the_start_may_take():
-    probe = container(components(dynamo())["worker"])["startupProbe"]
-    assert probe["failureThreshold"] * probe["periodSeconds"] == 300
+@pytest.mark.parametrize(("changes", "seconds"), [({}, 300), ({"tp": 16, "nodes": 2}, 300 + 1800)], ids=str)
+def test_the_startup_probe_lasts_as_long_as_the_start_may_take(changes, seconds):
+    probe = container(components(dynamo(**changes))["worker"])["startupProbe"]
+    assert probe["failureThreshold"] * probe["periodSeconds"] == seconds
+
+
+@pytest.mark.parametrize("changes", [{}, {"is_disaggregated": True}, {"tp": 16, "nodes": 2}], ids=str)
+def test_no_secret_is_on_a_command_line_or_in_the_environment(changes):
+    for component in components(dynamo(**changes)).values():
+        one = container(component)
+        said = str([*one["command"], *one["args"], *one.get("env", [])]).lower()
+        assert not [word for word in ("token", "secret", "password", "api_key") if word in said]
+        assert "envFrom" not in one
+    assert not [one for one in graph(dynamo(**changes))["spec"]["env"] if "valueFrom" in one]
 
 
 @pytest.mark.parametrize("changes", [{}, {"is_disaggregated": True}], ids=str)

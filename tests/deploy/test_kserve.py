@@ -196,6 +196,18 @@ def test_no_container_has_more_rights_than_it_takes(flow):
 
 
 @pytest.mark.parametrize("flow", ["engine", "llmapi", "openvino"])
+def test_no_secret_is_on_a_command_line_or_in_the_environment(flow):
+    made = objects(kserve(flow))
+    found = [main(made)] if flow == "llmapi" else [server(made)]
+    found += [] if flow == "llmapi" else made["InferenceService"]["spec"]["predictor"].get("initContainers", [])
+    for one in found:
+        said = str([*one.get("command", []), *one["args"], *one["env"]]).lower()
+        assert not [word for word in ("token", "secret", "password", "api_key") if word in said]
+        assert "envFrom" not in one
+        assert not [variable for variable in one["env"] if "valueFrom" in variable]
+
+
+@pytest.mark.parametrize("flow", ["engine", "llmapi", "openvino"])
 def test_the_startup_probe_lasts_as_long_as_the_start_may_take(flow):
     made = objects(kserve(flow))
     probe = (main(made) if flow == "llmapi" else server(made))["startupProbe"]

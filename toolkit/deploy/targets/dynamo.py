@@ -6,7 +6,17 @@ import math
 from typing import Any
 
 from toolkit import templating
-from toolkit.deploy import dynamo_graph, dynamo_guide, dynamo_releases, llm_api, manifests, names, operated, pods
+from toolkit.deploy import (
+    dynamo_graph,
+    dynamo_guide,
+    dynamo_releases,
+    groups,
+    llm_api,
+    manifests,
+    names,
+    operated,
+    pods,
+)
 from toolkit.deploy.guide import readme
 from toolkit.deploy.target import Setting, Target
 from toolkit.errors import UsageError
@@ -81,6 +91,7 @@ def _values(spec: DeploySpec) -> dict[str, Any]:
 
 def _pod(spec: DeploySpec) -> dict[str, Any]:
     nodes, budgets = spec.placement.nodes, spec.budgets
+    wait_s = groups.WAIT_S if nodes > 1 else 0
     return {
         "own": USER,
         "pod": operated.pod_values(spec),
@@ -89,7 +100,8 @@ def _pod(spec: DeploySpec) -> dict[str, Any]:
         "memory_mib": math.ceil(budgets.memory_bytes.value / nodes / MIB),
         "cpus": math.ceil(budgets.cpus.value / nodes),
         "grace_s": math.ceil(budgets.drain_s.value) + END_MARGIN_S,
-        "startup_probes": math.ceil(budgets.startup_s.value / PROBE_PERIOD_S),
+        "startup_probes": math.ceil((budgets.startup_s.value + wait_s) / PROBE_PERIOD_S),
+        "wait_s": wait_s,
     }
 
 
