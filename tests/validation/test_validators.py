@@ -200,7 +200,7 @@ def test_a_kind_that_nobody_knows_and_one_that_was_removed_fail(tmp_path):
 
 
 def test_a_custom_resource_is_held_to_its_field_table_and_its_pods_to_kubernetes(tmp_path):
-    pod = {"containers": [{"name": "main", "imagee": "x"}]}
+    pod = {"containers": [{"name": "main", "image": "x", "livenessProbe": {"failureThresholds": 3}}]}
     graph = {
         "apiVersion": "nvidia.com/v1beta1",
         "kind": "DynamoGraphDeployment",
@@ -218,7 +218,7 @@ def test_a_custom_resource_is_held_to_its_field_table_and_its_pods_to_kubernetes
     assert ("a.yaml DynamoGraphDeployment/x spec.backendFramework", "'tensorrt' is not one of") in [
         (place, says[:24]) for place, says in found
     ]
-    assert any("spec.components.0.podTemplate.spec" in place and "imagee" in says for place, says in found)
+    assert any("spec.components.0.podTemplate.spec" in place and "failureThresholds" in says for place, says in found)
 
 
 def test_what_an_autoscaler_asks_is_read_by_a_promql_parser(tmp_path):
