@@ -198,7 +198,7 @@ def _first_token_s(line: Line, in_flight: float, step_s: float) -> float:
         checked=line.checked,
     )
     reading = pieces * sum(parts_of(line.shape, line.rates, step).values()) * bend_at(line.bends, in_flight)
-    return reading + min(1.0, others) * step_s / 2
+    return line.rates.request + reading + min(1.0, others) * step_s / 2
 
 
 def closed_loop(line: Line, ceiling: Ceiling, clients: float) -> Flow:

@@ -57,6 +57,7 @@ class Rates:
     sequence: float
     vocabulary: float  # sampling, for a sequence
     slowdown: float = 1.0  # of everything: an old release
+    request: float = 0.0  # once for each: what surrounds the steps that read its prompt
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -128,6 +129,7 @@ def basis_of(setup: ServerSetup, shape: Shape, constants: SpeedConstants) -> Bas
         sequence=shared["sequence_us"] * MICRO,
         vocabulary=shared["sampling_us"] * MICRO * shape.vocab / MEASURED_VOCAB,
         slowdown=_slowdown(setup.tensorrt_llm, constants),
+        request=shared["request_us"] * MICRO,
         **_messages(shape, link_of(gpu, constants), shared),
     )
     log_sd = _log_sd(architecture, constants, precision, is_widened=is_widened)
