@@ -34,6 +34,8 @@ async def triton_http(scope, receive, send):
     status, kind, pieces = 200, b"application/json", [json.dumps({"path": scope["path"], **asked} | COUNTED).encode()]
     if asked.get("text_input") == "wrong":
         status, pieces = 400, [b'{"error": "max_tokens is 0; it must be 1 or more."}']
+    elif asked.get("text_input") == "late":
+        status, pieces = 400, [b'{"error": "in ensemble \'ensemble\', Exceeds maximum queue size"}']
     elif asked.get("text_input") == "typed":
         words = "Unable to parse JSON bytes array: attempt to access JSON non-string as string"
         status, pieces = 500, [json.dumps({"error": words}).encode()]

@@ -355,6 +355,9 @@ def test_tritons_own_generate_is_forwarded_by_the_served_name(running):
         400,
         {"error": "Unable to parse JSON bytes array: attempt to access JSON non-string as string"},
     )
+    late = httpx.post(f"{url}/generate", json={"text_input": "late"})
+    assert (late.status_code, late.headers["retry-after"]) == (429, "1")
+    assert late.json() == {"error": "The model's queue is full; try again later."}
     unknown = httpx.post(f"{running.url}/v2/models/other/generate", json=asked)
     assert (unknown.status_code, unknown.json()) == (404, {"error": "The model 'other' is not served here."})
 

@@ -203,7 +203,7 @@ def refusal(error: Any) -> Refusal:
     if error.code() == codes.NOT_FOUND:
         return Refusal(refusals.NOT_FOUND, said)
     if error.code() == codes.UNAVAILABLE and QUEUE_IS_FULL.search(said):
-        return Refusal(refusals.TOO_MANY, "The model's queue is full; try again later.", retry_after_s=1)
+        return queue_is_full()
     if error.code() == codes.UNAVAILABLE and "failed to connect" in said.lower():
         return Refusal(refusals.UNAVAILABLE, "The model server does not answer; it may be starting or stopped.")
     if error.code() in {codes.UNAVAILABLE, codes.CANCELLED, codes.DEADLINE_EXCEEDED}:
@@ -213,3 +213,8 @@ def refusal(error: Any) -> Refusal:
 
 def _sentence(text: str) -> str:
     return STEP_PREFIX.sub("", text.strip().partition("\n")[0])
+
+
+def queue_is_full() -> Refusal:
+    """Return the refusal of a request that found too many others in front of it."""
+    return Refusal(refusals.TOO_MANY, "The model's queue is full; try again later.", retry_after_s=1)
