@@ -65,7 +65,7 @@ def spec_of(target, flow="engine", *, tp=1, nodes=1, volume="hostpath", autoscal
         ),
         placement=Placement(nodes=nodes, gpus_per_node=0 if is_cpu else tp // nodes),
         container=_container(flow, deferred=deferred),
-        volume=VOLUMES[volume],
+        volume=VOLUMES[volume] if isinstance(volume, str) else volume,
         budgets=Budgets(
             startup_s=because(300),
             compile_s=because(1200) if flow == "engine" and deferred else None,

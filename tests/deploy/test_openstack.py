@@ -1,5 +1,6 @@
 """The OpenStack target: Terraform with attributes that the provider has, and a first boot that runs with stand-ins."""
 
+import dataclasses
 import json
 import os
 import re
@@ -15,7 +16,8 @@ from tests.deploy.deployments import NVIDIA, spec_of
 from toolkit import deploy, gpus, registry, releases
 from toolkit.deploy.targets import openstack
 from toolkit.errors import PlanInfeasible, UsageError
-from toolkit.machine import drivers
+from toolkit.machine import checks, drivers
+from toolkit.specs import ModelVolume
 
 hcl2 = pytest.importorskip("hcl2")
 
@@ -154,6 +156,17 @@ def test_the_first_boot_is_a_cloud_config_that_writes_these_files(flow):
     assert ("nvidia" in text) == is_gpu
     # user_data may have 64 KiB, and is sent in base64.
     assert len(text) * 4 / 3 < 60_000
+
+
+def test_what_a_model_is_called_is_nobodys_command():
+    spec = spec_of("openstack")
+    named = {"model": "a\nrm -rf /", "folder": 'x"\n${file("/etc/passwd")}'}
+    texts = deploy.render(dataclasses.replace(spec, model=dataclasses.replace(spec.model, **named)))
+
+    for name, text in texts.items():
+        assert name == "README.md" or not re.search(r"^rm -rf", text, re.MULTILINE), name
+    volume = next(found for kind, found in resources(parsed(texts)["main.tf"]) if kind.startswith("openstack_block"))
+    assert volume["description"] == '"x\\"\\n$${file(\\"/etc/passwd\\")}, build bbbbbbbbbbbb"'
 
 
 @pytest.mark.skipif(not shutil.which("cloud-init"), reason="cloud-init is not here")
@@ -359,8 +372,9 @@ def test_a_join_document_is_used_once_and_does_not_stay(tmp_path, scripts):
     assert not (tmp_path / "etc/trtk/join.yaml").exists()
 
 
-def test_the_pinned_driver_runs_every_release_that_is_known():
-    driver = registry.toml_document(openstack.PINS)["driver"]["version"]
+def test_the_pinned_driver_runs_every_release_that_is_known_and_the_toolkit_is_a_safe_one():
+    pins = registry.toml_document(openstack.PINS)
+    driver = pins["driver"]["version"]
 
     behind = [
         release.name
@@ -368,6 +382,7 @@ def test_the_pinned_driver_runs_every_release_that_is_known():
         if not drivers.is_at_least(driver, drivers.needed_for(release.cuda).released_with)
     ]
     assert behind == []
+    assert drivers.is_at_least(pins["toolkit"]["version"].partition("-")[0], checks.SAFE_TOOLKIT)
 
 
 def terraform(*line, cwd):
@@ -436,6 +451,8 @@ def test_terraform_itself_refuses_the_whole_world(alone):
         ({"tp": 16, "nodes": 2}, PlanInfeasible, "OpenStack cannot run one replica on several nodes"),
         ({"volume": "oci"}, PlanInfeasible, "takes no model volume of the kind oci"),
         ({"autoscale": "hpa"}, PlanInfeasible, "OpenStack cannot scale by itself"),
+        ({"volume": ModelVolume(kind="hostpath", source="/srv/${file(1)}")}, UsageError, "has letters that Terraform"),
+        ({"volume": ModelVolume(kind="hostpath", source="/srv")}, UsageError, "cannot be mounted on /srv"),
         ({"settings": {"join_kubernetes": "v1.35"}}, UsageError, "--set join_kubernetes=v1.35 is no version"),
     ],
 )

@@ -21,6 +21,7 @@ PINS = Path(__file__).parents[1] / "openstack.toml"
 TERRAFORM = ("versions.tf", "variables.tf", "main.tf", "outputs.tf", "cloud-init.yaml.tftpl")
 SCRIPTS = ("setup.sh", "model.sh", "serve.sh", "watch.sh", "join.sh")
 VERSION = re.compile(r"(1\.\d+\.\d+)?")
+PATH = re.compile(r"/[A-Za-z0-9/_.-]*")
 #: Where Terraform's or the server's own words go in a line that is quoted otherwise.
 LISTEN = "LISTEN_ADDRESS"
 #: After requests in flight have ended.
@@ -128,6 +129,11 @@ def _need_possible(spec: DeploySpec) -> None:
         raise PlanInfeasible(
             "These servers have Triton alone, without the OpenAI endpoint.",
             hint="Leave --openai out, or let the servers join a cluster (--set join_kubernetes=…) and deploy there.",
+        )
+    if not PATH.fullmatch(spec.volume.source):
+        raise UsageError(
+            f"{spec.volume.source!r} has letters that Terraform, systemd or a shell would read as their own.",
+            hint="Write --model-volume hostpath:/srv/NAME.",
         )
     if spec.volume.source.count("/") < 2:
         raise UsageError(
