@@ -1,5 +1,6 @@
 """What the server said while it was loaded: read every second, drawn, and what it was short of named."""
 
+import dataclasses
 import http.server
 import threading
 import time
@@ -145,3 +146,15 @@ def test_tokens_that_the_client_did_not_see_are_said(serve, more, said):
     profile = LoadProfile(url=served.http, requests=4, osl=8, metrics_url=f"{served.http}/metrics")
     warnings = bench.summarise(bench.run(profile), {}).document["warnings"]
     assert [one for one in warnings if "output tokens, the client" in one] == ([said] if said else [])
+
+
+def test_requests_that_an_openai_client_did_not_send_are_said(serve):
+    served = serve()
+    profile = LoadProfile(
+        url=served.url("openai+http"), model="", requests=4, osl=8, metrics_url=f"{served.http}/metrics"
+    )
+    run = bench.run(profile)
+    assert run.observed["counts"]["requests"] == 4
+    others = dataclasses.replace(run, observed={**run.observed, "counts": {"requests": 9.0, "output_tokens": None}})
+    said = "The server counted 9 requests to mock, the client 4: who else asked it?"
+    assert [said in bench.summarise(one, {}).document["warnings"] for one in (run, others)] == [False, True]

@@ -58,6 +58,7 @@ def test_a_server_that_keeps_up_is_not_suspected():
     [
         {"arrival": "closed", "stages": ()},
         {"is_capped": True},
+        {"turns": "4"},
         {"stages": (Stage(start_rps=10, end_rps=60, duration_s=20),)},
     ],
 )

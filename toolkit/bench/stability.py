@@ -27,7 +27,8 @@ def growth_rps(run: Run) -> float | None:
     records = [record for record in run.records if record.outcome != "cancelled"]
     stages = run.profile.stages
     is_steady = len(stages) == 1 and stages[0].start_rps == stages[0].end_rps and not run.profile.is_capped
-    if not is_steady or len(records) < FEWEST_REQUESTS:
+    # Conversations begin at the rate, and their later turns come on top until as many end as begin.
+    if not is_steady or run.profile.turns or len(records) < FEWEST_REQUESTS:
         return None
     begins, ends = sorted(record.scheduled_s for record in records), sorted(record.end_s for record in records)
     # Until the first have ended, what is in flight grows in any case.

@@ -113,12 +113,14 @@ def _busy_client(document: Mapping[str, Any]) -> str | None:
 def _other_clients(run: Run) -> str | None:
     """Compare the server's count of requests with the client's; what was cancelled may count either way."""
     counted = ((run.server.get("models") or {}).get(run.profile.model) or {}).get("requests")
+    if counted is None:  # OpenAI's protocol has no statistics, but the engine behind it may have metrics
+        counted = (run.observed.get("counts") or {}).get("requests")
     if counted is None or run.is_interrupted or run.stop_reason:
         return None
     ended = sum(record.outcome == "ok" for record in run.records)
     if ended <= counted <= len(run.records):
         return None
-    said = f"The server counted {counted} requests to {run.profile.model}, the client {len(run.records)}"
+    said = f"The server counted {counted:.0f} requests to {run.profile.model}, the client {len(run.records)}"
     return f"{said}: who else asked it?"
 
 
