@@ -398,3 +398,15 @@ def test_every_release_of_dynamo_is_whole():
     release = dynamo_releases.get(dynamo_releases.default())
     assert release.runtime_image.endswith(f":{release.name}")
     assert {"tensor_parallel_size", "kv_cache_config.free_gpu_memory_fraction"} <= set(release.llm_api_keys)
+
+
+@pytest.mark.parametrize(
+    "odd", ['x"; rm -rf / #', "x\n---\nkind: Secret", "{{ x }}: 'y'"], ids=["quotes", "lines", "braces"]
+)
+def test_what_things_are_called_is_nobodys_yaml(odd):
+    spec = both(autoscale="keda", model={"model": odd, "llm_api": {odd: 1}})
+    spec = dataclasses.replace(spec, promise=dataclasses.replace(spec.promise, evidence=odd))
+    kinds = {one["kind"] for name in deploy.render(spec) if name.endswith(".yaml") for one in objects(spec, name)}
+    assert "Secret" not in kinds
+    assert container(components(spec)["decode"])["args"][3] == llm_api.served_name(odd)
+    assert objects(spec, "request.yaml")[0]["spec"]["model"] == llm_api.served_name(odd)
