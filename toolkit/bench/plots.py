@@ -162,11 +162,12 @@ def _waiting(rows: Sequence[Row]) -> Callable[[Any], None]:
 
 
 def logarithmic(axes: Any) -> None:
-    """Make the upright axis logarithmic, with plain numbers at 1, 2 and 5 of each decade."""
+    """Make the upright axis of what is drawn logarithmic, with as many plain numbers as have room."""
     from matplotlib.ticker import LogLocator, NullFormatter
 
     axes.set_yscale("log")
-    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    low, high = axes.get_ylim()
+    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if high > 20 * low else (1, 1.5, 2, 3, 4, 5, 7)))
     axes.yaxis.set_major_formatter(lambda value, _: f"{value:,g}")
     axes.yaxis.set_minor_formatter(NullFormatter())
 
