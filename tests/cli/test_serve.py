@@ -292,7 +292,7 @@ def test_a_unit_runs_the_same_command_with_what_was_said(home, tmp_path):
             "--image, --cpus is for containers; this server is a process of this machine.",
         ),
         (["--emit", "compose"], "A compose file runs containers."),
-        (["--backend", "docker", "--image", "x"], "{home}/echo is a bare repository"),
+        (["--backend", "docker", "--image", "x"], "{home}/echo says of no engine that it is for"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
