@@ -64,7 +64,7 @@ DOORS = {
     "prometheus_client": {"monitoring", "gateway"},
     "starlette": {"gateway"},
     "uvicorn": {"gateway"},
-    "uvloop": {"gateway"},
+    "uvloop": {"gateway", "bench"},
     "grpc": {"gateway", "pool"},
     "prompt_toolkit": {"cli"},
     "hpack": {"bench"},

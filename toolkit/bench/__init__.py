@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
 from urllib.parse import urlsplit
 
 from toolkit import registry
-from toolkit.bench import client
+from toolkit.bench import client, loops
 from toolkit.bench.machine import collect as environment
 from toolkit.bench.observing import ReadGpus
 from toolkit.bench.report import write
@@ -46,7 +45,7 @@ def run(
     protocol = registry.pick(known_protocols(), url.scheme, kind="protocol")
     arrival = registry.pick(known_arrivals(), profile.arrival, kind="load shape")
     about = client.Client(profile, report=on_progress, watch=watch, read_gpus=read_gpus)
-    return asyncio.run(client.measured(about, protocol, arrival))
+    return loops.run(client.measured(about, protocol, arrival))
 
 
 def check(profile: LoadProfile) -> None:

@@ -92,7 +92,8 @@ class Connection(asyncio.BufferedProtocol):
     def __init__(self) -> None:
         import hpack
 
-        self.is_open = False
+        self.is_open = False  # for further calls; those in flight may go on after a GOAWAY
+        self._is_lost = False
         self._buffer = bytearray(READ_BYTES)  # without it, Python makes a quarter of a megabyte for each read
         self._decoder = hpack.Decoder()
         self._calls: dict[int, Call] = {}
@@ -113,13 +114,17 @@ class Connection(asyncio.BufferedProtocol):
         settings = INITIAL_WINDOW_SIZE.to_bytes(2, "big") + LARGEST_WINDOW.to_bytes(4, "big")
         transport.write(PREFACE + frame(SETTINGS, 0, 0, settings) + grow(0, LARGEST_WINDOW - DEFAULT_WINDOW))
 
+    def _write(self, data: bytes) -> None:
+        if not self._is_lost:  # uvloop refuses to write to what is closed
+            self._transport.write(data)
+
     def connection_lost(self, exc: Exception | None) -> None:
         """Fail every call in flight."""
         self.fail(SendFailed("stream_broken", f"The connection broke: {exc or 'the server closed it'}."))
 
     def fail(self, error: SendFailed) -> None:
         """Close, and end every call in flight with the same error."""
-        self.is_open = False
+        self.is_open, self._is_lost = False, True
         self._transport.close()
         self._window_grew.set()
         calls, self._calls = self._calls, {}
@@ -163,7 +168,7 @@ class Connection(asyncio.BufferedProtocol):
         elif kind == SETTINGS and not flags & ACK:
             self._take_settings(payload)
         elif kind == PING and not flags & ACK:
-            self._transport.write(frame(PING, ACK, 0, payload))
+            self._write(frame(PING, ACK, 0, payload))
         elif kind == WINDOW_UPDATE:
             self._take_window(stream, int.from_bytes(payload, "big") & LARGEST_WINDOW)
         elif kind == RST_STREAM and stream in self._calls:
@@ -175,7 +180,7 @@ class Connection(asyncio.BufferedProtocol):
     def _take_data(self, flags: int, stream: int, payload: bytes, now: float) -> None:
         self._unread += len(payload)
         if self._unread > LARGEST_WINDOW // 2:
-            self._transport.write(grow(0, self._unread))
+            self._write(grow(0, self._unread))
             self._unread = 0
         call = self._calls.get(stream)
         if call is None:
@@ -213,7 +218,7 @@ class Connection(asyncio.BufferedProtocol):
             elif name == MAX_FRAME_SIZE:
                 self._frame_bytes = value
         self._window_grew.set()
-        self._transport.write(frame(SETTINGS, ACK, 0, b""))
+        self._write(frame(SETTINGS, ACK, 0, b""))
 
     def _take_window(self, stream: int, increment: int) -> None:
         if stream == 0:
@@ -224,16 +229,18 @@ class Connection(asyncio.BufferedProtocol):
 
     async def call(self, headers: bytes, message: bytes, receive: Receive) -> None:
         """Send one message, hand on what comes back, and return when the server ended the call well."""
+        if self._is_lost:
+            raise SendFailed("stream_broken", "The connection broke before the request was sent.")
         stream, call = self._next_id, Call(receive, self._call_window)
         self._next_id += 2
         self._calls[stream] = call
         try:
-            self._transport.write(frame(HEADERS, END_HEADERS, stream, headers))
+            self._write(frame(HEADERS, END_HEADERS, stream, headers))
             await self._send(stream, call, b"\0" + len(message).to_bytes(4, "big") + message)
             await call.done
         finally:
-            if self._calls.pop(stream, None) is not None and self.is_open:
-                self._transport.write(frame(RST_STREAM, 0, stream, CANCEL.to_bytes(4, "big")))
+            if self._calls.pop(stream, None) is not None:
+                self._write(frame(RST_STREAM, 0, stream, CANCEL.to_bytes(4, "big")))
 
     async def _send(self, stream: int, call: Call, data: bytes) -> None:
         position = 0
@@ -246,11 +253,12 @@ class Connection(asyncio.BufferedProtocol):
             self._window -= size
             call.window -= size
             flags = END_STREAM if position + size == len(data) else 0
-            self._transport.write(frame(DATA, flags, stream, data[position : position + size]))
+            self._write(frame(DATA, flags, stream, data[position : position + size]))
             position += size
 
     def close(self) -> None:
         """Close the connection."""
+        self.is_open, self._is_lost = False, True
         if self._transport is not None:
             self._transport.close()
 

@@ -170,7 +170,7 @@ class Load:
             return await self._one(ask, due, answer, held_s=self.now() - asked_at)
 
     async def _until(self, at_s: float) -> None:
-        if (left_s := at_s - self.now()) > 0:
+        while (left_s := at_s - self.now()) > 0:  # a loop's timers may be early by half a millisecond
             await asyncio.sleep(left_s)
 
     def _is_over(self) -> bool:

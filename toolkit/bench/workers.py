@@ -14,6 +14,7 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
+from toolkit.bench import loops
 from toolkit.bench.load import Load, Part
 from toolkit.bench.runs import Outcome, Snapshot
 from toolkit.bench.session import Arrival, Protocol
@@ -208,7 +209,7 @@ class Workers:
 def work(pipe: Any, job: Job) -> None:
     """Be one of the processes."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent hears it, and says what to do
-    asyncio.run(_work(pipe, job))
+    loops.run(_work(pipe, job))
 
 
 async def _work(pipe: Any, job: Job) -> None:
