@@ -217,14 +217,48 @@ def test_every_target_has_a_readme_and_is_written_alike_twice(built, run, tmp_pa
 def test_what_is_there_is_replaced_whole_and_what_is_not_ours_is_left(built, run, tmp_path):
     assert "Wrote " in run("kubernetes", built(), "-o", "out").stdout
     assert "Nothing changed in out" in run("kubernetes", built(), "-o", "out").stdout
-    (tmp_path / "out/manifests/old.yaml").write_text("left: over")
+    scaled = ("--autoscale", "1..2", "--prometheus", "http://prometheus:9090")
+    assert "Wrote " in run("kubernetes", built(), *scaled, "-o", "out").stdout
+    assert (tmp_path / "out/manifests/scaledobject.yaml").exists()
     assert "Wrote " in run("kubernetes", built(), "-o", "out").stdout
-    assert not (tmp_path / "out/manifests/old.yaml").exists()
+    assert not (tmp_path / "out/manifests/scaledobject.yaml").exists()
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine/letter.txt").write_text("dear")
     done = run("kubernetes", built(), "-o", "mine")
     assert (done.exit_code, "was not made by `trtk deploy`" in done.stderr) == (2, True)
     assert [path.name for path in (tmp_path / "mine").iterdir()] == ["letter.txt"]
+
+
+def test_what_a_user_keeps_in_the_folder_stays_and_what_is_no_longer_made_goes(built, run, tmp_path):
+    """Terraform's state is the only thing that knows which servers there are."""
+    assert run("openstack", built(), "-o", "out").exit_code == 0
+    state = tmp_path / "out" / "terraform.tfstate"
+    state.write_text("{}")
+    (tmp_path / "out/.terraform/providers").mkdir(parents=True)
+    (tmp_path / "out/.terraform/providers/linked").symlink_to("/nowhere")
+    assert "Nothing changed in out" in run("openstack", built(), "-o", "out").stdout
+
+    assert "Wrote " in run("openstack", built(), "--replicas", 2, "-o", "out").stdout
+    assert state.read_text() == "{}"
+    assert (tmp_path / "out/.terraform/providers/linked").is_symlink()
+    assert "default = 2" in (tmp_path / "out/variables.tf").read_text()
+    assert (tmp_path / "out/scripts/setup.sh").stat().st_mode & 0o111
+
+    assert "Wrote " in run("slurm", built(), "--name", "llama", "-o", "out").stdout
+    left = {path.name for path in (tmp_path / "out").rglob("*") if path.is_file()}
+    assert left == {"README.md", "deploy.json", "serve.sbatch", "import-image.sh", "probe.py", "terraform.tfstate"}
+
+
+def test_a_file_that_a_user_changed_is_not_overwritten(built, run, tmp_path):
+    assert run("helm", built(), "-o", "out").exit_code == 0
+    values = tmp_path / "out" / "values.yaml"
+    values.write_text(values.read_text().replace("replicas: 1", "replicas: 7"))
+
+    done = run("helm", built(), "--replicas", 3, "-o", "out")
+
+    assert done.exit_code == 2
+    assert "out holds values.yaml, which `trtk deploy` did not write as it is now." in done.stderr
+    assert "replicas: 7" in values.read_text()
 
 
 def test_a_dry_run_writes_nothing(built, run, tmp_path):

@@ -97,7 +97,7 @@ def write(target: str, engine: Path, folder: Path | None, options: dict[str, Any
     place = folder or Path("deploy") / spec.name
     happened = ""
     if not options["dry_run"]:
-        happened = deploy_writing.write(texts, place, record=room.RECORD)
+        happened = deploy_writing.write(texts, place)
     if as_json:
         output.document({
             "folder": str(place),

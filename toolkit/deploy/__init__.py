@@ -12,6 +12,8 @@ __all__ = ["RECORD", "Guide", "Setting", "Step", "Target", "catalogue", "pick", 
 
 #: The spec itself, beside what was made of it: a folder without it is not ours, and `--check` reads it.
 RECORD = "deploy.json"
+#: In it, every other file with its sha256: what is not among them, or has changed, is the user's.
+WRITTEN = "files"
 
 
 def catalogue() -> dict[str, Target]:
@@ -29,7 +31,9 @@ def render(spec: DeploySpec) -> dict[str, str]:
     """Return the files of a deployment: path below its folder → text."""
     target = pick(spec.target)
     _need_possible(spec, target)
-    made = {RECORD: files.canonical_json(to_json(spec)), **target.render(spec)}
+    made = target.render(spec)
+    written = {name: files.sha256_text(text) for name, text in sorted(made.items())}
+    made[RECORD] = files.canonical_json({**to_json(spec), WRITTEN: written})
     return dict(sorted(made.items()))
 
 
