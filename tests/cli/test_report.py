@@ -1,5 +1,6 @@
 """`trtk report`: several runs on one page, with the front that no run beats."""
 
+import dataclasses
 import json
 import re
 
@@ -41,3 +42,18 @@ def test_a_wrong_path_leaves_no_page(tmp_path):
     done = report(str(tmp_path / "nothing"), "-o", str(tmp_path / "page.html"))
     assert done.exit_code == 2
     assert not (tmp_path / "page.html").exists()
+
+
+def test_cost_and_energy_have_columns_where_a_run_knows_them():
+    bare = result(seed=1)
+    known = dataclasses.replace(
+        result(seed=2),
+        document={
+            "cost": {"per_million_output_tokens": 1.5, "currency": "EUR"},
+            "energy": {"joules_per_output_token": 2.25},
+        },
+    )
+    assert "J/token" not in several.html([bare])
+    page = several.html([bare, known])
+    assert "<td>1.500 EUR</td><td>2.250</td>" in page
+    assert "<td></td><td></td>" in page

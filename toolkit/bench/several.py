@@ -27,6 +27,9 @@ class Row:
     ttft_p95_ms: float | None
     itl_p50_ms: float | None
     e2e_p95_ms: float | None
+    cost_per_million: float | None = None  # output tokens, at the price of the run
+    currency: str = ""
+    joules_per_token: float | None = None
     is_on_front: bool = False  # no other run has both more tokens/s and a lower ITL
 
 
@@ -39,6 +42,7 @@ def rows(results: Sequence[Result]) -> list[Row]:
 def _row(result: Result) -> Row:
     ok = [record for record in result.records if record.outcome == "ok"]
     profile = result.document.get("profile")
+    cost, energy = (result.document.get(name) or {} for name in ("cost", "energy"))
 
     def at(share: float, measure: Callable[[RequestRecord], float | None]) -> float | None:
         values = sorted(value for record in ok if (value := measure(record)) is not None)
@@ -55,6 +59,9 @@ def _row(result: Result) -> Row:
         ttft_p95_ms=at(95, ttft_ms),
         itl_p50_ms=at(50, itl_ms),
         e2e_p95_ms=at(95, e2e_latency_ms),
+        cost_per_million=cost.get("per_million_output_tokens"),
+        currency=cost.get("currency", ""),
+        joules_per_token=energy.get("joules_per_output_token"),
     )
 
 
