@@ -187,7 +187,7 @@ def test_text_that_looks_like_helms_own_stays_as_it_is(tmp_path):
     slot = Slot(value="port", help="A port.", path="spec/port", schema={"type": "integer"})
     switch = Switch(value="objects.monitor", kind="PodMonitor", help="It monitors.")
 
-    made = charts.chart({"a.yaml": text}, (slot,), (switch,))
+    made = charts.chart({"a.yaml": text}, (slot,), (switch,), known={})
 
     (tmp_path / "templates").mkdir()
     (tmp_path / "templates" / "a.yaml").write_text(made.templates["a.yaml"])

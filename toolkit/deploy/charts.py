@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -22,7 +23,7 @@ class Slot:
     path: str  # regular expression of a path: spec/template/spec/containers/\d+/image
     schema: Mapping[str, Any]
     kinds: tuple[str, ...] = ()  # of the objects; empty: any
-    is_same: str = ""  # only where the scalar is this
+    same_as: str = ""  # only where the scalar is what is known by this name
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,16 +52,19 @@ class _Place:
     text: str
 
 
-def chart(manifests: Mapping[str, str], slots: tuple[Slot, ...], switches: tuple[Switch, ...]) -> Chart:
+def chart(
+    manifests: Mapping[str, str], slots: tuple[Slot, ...], switches: tuple[Switch, ...], *, known: Mapping[str, str]
+) -> Chart:
     """Return the chart of manifests that were rendered for the release NAME in NAMESPACE."""
     found: dict[str, Any] = {}
+    slots = tuple(dataclasses.replace(slot, same_as=known.get(slot.same_as, "")) for slot in slots)
     templates = {
         name: _separated([_document(part, slots, switches, found) for part in SEPARATOR.split(text) if part.strip()])
         for name, text in manifests.items()
     }
-    known = {one.value: (one.help, one.schema) for one in slots}
-    known |= {one.value: (one.help, {"type": "boolean"}) for one in switches}
-    used = {name: known[name] for name in sorted(found)}
+    meant = {one.value: (one.help, one.schema) for one in slots}
+    meant |= {one.value: (one.help, {"type": "boolean"}) for one in switches}
+    used = {name: meant[name] for name in sorted(found)}
     return Chart(
         templates=templates,
         values=_nested({name: found[name] for name in used}),
@@ -98,7 +102,7 @@ def _document(text: str, slots: tuple[Slot, ...], switches: tuple[Switch, ...], 
 def _is_in(slot: Slot, kind: str, path: str, text: str) -> bool:
     if slot.kinds and kind not in slot.kinds:
         return False
-    return bool(re.fullmatch(slot.path, path)) and slot.is_same in {"", text}
+    return bool(re.fullmatch(slot.path, path)) and slot.same_as in {"", text}
 
 
 def _scalars(node: Any, path: str) -> Iterator[tuple[str, Any]]:

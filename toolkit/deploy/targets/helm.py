@@ -21,6 +21,7 @@ COUNT = {"type": "integer", "minimum": 1}
 TEXT = {"type": "string", "minLength": 1}
 AMOUNT = {"type": "string", "pattern": "^[0-9]+(\\.[0-9]+)?(m|[kMGT]i?)?$"}
 SECONDS = {"type": "integer", "minimum": 1, "maximum": 86400}
+CONTAINERS = r".*/(initContainers|containers)/0"
 NAMESPACE = {"type": "string", "pattern": "^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$"}
 
 SWITCHES = (
@@ -31,90 +32,88 @@ SWITCHES = (
 )
 
 
-def slots(spec: DeploySpec) -> tuple[Slot, ...]:
-    """Return what becomes a value, the first one that a place fits."""
-    inside = spec.container
-    containers = r".*/(initContainers|containers)/0"
-    return (
-        Slot(value="replicas", help="Servers.", path="spec/replicas", schema=COUNT, kinds=WORKLOADS),
-        Slot(
-            value="image", help="Of the server, best with its digest.", schema=TEXT, kinds=WORKLOADS,
-            path=r".*/(initContainers|containers)/\d+/image", is_same=inside.image,
-        ),
-        Slot(
-            value="gatewayImage", help="Of the OpenAI endpoint.", schema=TEXT, kinds=WORKLOADS,
-            path=r".*/containers/\d+/image",
-        ),
-        Slot(
-            value="resources.memory", help="Of a server's pod; /dev/shm counts.", schema=AMOUNT, kinds=WORKLOADS,
-            path=rf"{containers}/resources/(requests|limits)/memory",
-        ),
-        Slot(
-            value="resources.cpu", help="That a pod asks for.", schema=AMOUNT, kinds=WORKLOADS,
-            path=rf"{containers}/resources/requests/cpu",
-        ),
-        Slot(
-            value="resources.cpuLimit", help="That a pod may use.", schema=AMOUNT, kinds=WORKLOADS,
-            path=rf"{containers}/resources/limits/cpu",
-        ),
-        Slot(
-            value="startup.failureThreshold", help="Times ten seconds that a start may take.", schema=COUNT,
-            kinds=WORKLOADS, path=r".*/containers/0/startupProbe/failureThreshold",
-        ),
-        Slot(
-            value="terminationGracePeriodSeconds", help="For the requests in flight.", schema=SECONDS, kinds=WORKLOADS,
-            path=r".*/terminationGracePeriodSeconds",
-        ),
-        Slot(
-            value="pullSecret", help="Secret that pulls the images.", schema=TEXT,
-            path=r".*/imagePullSecrets/0/name",
-        ),
-        Slot(
-            value="model.claim", help="That holds the model.", schema=TEXT,
-            path=r".*/persistentVolumeClaim/claimName", is_same=spec.volume.source,
-        ),
-        Slot(
-            value="model.folder", help="In the claim.", schema=TEXT, kinds=WORKLOADS,
-            path=r".*/volumeMounts/\d+/subPath",
-        ),
-        Slot(value="model.image", help="That holds the model.", schema=TEXT, path=r".*/volumes/\d+/image/reference"),
-        Slot(value="model.path", help="Of the node.", schema=TEXT, path=r".*/volumes/\d+/hostPath/path"),
-        Slot(
-            value="autoscaling.minReplicas", help="Servers at least.", schema=COUNT,
-            path="spec/(minReplicaCount|minReplicas|fallback/replicas)",
-        ),
-        Slot(
-            value="autoscaling.maxReplicas", help="Servers at most.", schema=COUNT,
-            path="spec/(maxReplicaCount|maxReplicas)",
-        ),
-        Slot(
-            value="autoscaling.prometheus", help="Where KEDA asks.", schema=TEXT, kinds=("ScaledObject",),
-            path=r"spec/triggers/\d+/metadata/serverAddress",
-        ),
-        Slot(
-            value="autoscaling.waiting", help="Requests that wait, of each server; more of them: one more server.",
-            schema=AMOUNT, path="spec/(triggers/0/metadata/threshold|metrics/0/pods/target/averageValue)",
-        ),
-        Slot(
-            value="autoscaling.kvUse", help="Share of the KV cache in use; more: one more server.", schema=AMOUNT,
-            path="spec/(triggers/1/metadata/threshold|metrics/1/pods/target/averageValue)",
-        ),
-        Slot(
-            value="network.clientNamespace", help="Whose pods may send requests.", schema=NAMESPACE,
-            kinds=("NetworkPolicy",),
-            path=r"spec/ingress/0/from/0/namespaceSelector/matchLabels/kubernetes\.io/metadata\.name",
-        ),
-        Slot(
-            value="network.monitoringNamespace", help="Whose Prometheus may read metrics.", schema=NAMESPACE,
-            kinds=("NetworkPolicy",),
-            path=r"spec/ingress/1/from/0/namespaceSelector/matchLabels/kubernetes\.io/metadata\.name",
-        ),
-    )  # fmt: skip
+#: What becomes a value: the first one that a place fits.
+SLOTS = (
+    Slot(value="replicas", help="Servers.", path="spec/replicas", schema=COUNT, kinds=WORKLOADS),
+    Slot(
+        value="image", help="Of the server, best with its digest.", schema=TEXT, kinds=WORKLOADS,
+        path=r".*/(initContainers|containers)/\d+/image", same_as="image",
+    ),
+    Slot(
+        value="gatewayImage", help="Of the OpenAI endpoint.", schema=TEXT, kinds=WORKLOADS,
+        path=r".*/containers/\d+/image",
+    ),
+    Slot(
+        value="resources.memory", help="Of a server's pod; /dev/shm counts.", schema=AMOUNT, kinds=WORKLOADS,
+        path=rf"{CONTAINERS}/resources/(requests|limits)/memory",
+    ),
+    Slot(
+        value="resources.cpu", help="That a pod asks for.", schema=AMOUNT, kinds=WORKLOADS,
+        path=rf"{CONTAINERS}/resources/requests/cpu",
+    ),
+    Slot(
+        value="resources.cpuLimit", help="That a pod may use.", schema=AMOUNT, kinds=WORKLOADS,
+        path=rf"{CONTAINERS}/resources/limits/cpu",
+    ),
+    Slot(
+        value="startup.failureThreshold", help="Times ten seconds that a start may take.", schema=COUNT,
+        kinds=WORKLOADS, path=r".*/containers/0/startupProbe/failureThreshold",
+    ),
+    Slot(
+        value="terminationGracePeriodSeconds", help="For the requests in flight.", schema=SECONDS, kinds=WORKLOADS,
+        path=r".*/terminationGracePeriodSeconds",
+    ),
+    Slot(
+        value="pullSecret", help="Secret that pulls the images.", schema=TEXT,
+        path=r".*/imagePullSecrets/0/name",
+    ),
+    Slot(
+        value="model.claim", help="That holds the model.", schema=TEXT,
+        path=r".*/persistentVolumeClaim/claimName", same_as="volume",
+    ),
+    Slot(
+        value="model.folder", help="In the claim.", schema=TEXT, kinds=WORKLOADS,
+        path=r".*/volumeMounts/\d+/subPath",
+    ),
+    Slot(value="model.image", help="That holds the model.", schema=TEXT, path=r".*/volumes/\d+/image/reference"),
+    Slot(value="model.path", help="Of the node.", schema=TEXT, path=r".*/volumes/\d+/hostPath/path"),
+    Slot(
+        value="autoscaling.minReplicas", help="Servers at least.", schema=COUNT,
+        path="spec/(minReplicaCount|minReplicas|fallback/replicas)",
+    ),
+    Slot(
+        value="autoscaling.maxReplicas", help="Servers at most.", schema=COUNT,
+        path="spec/(maxReplicaCount|maxReplicas)",
+    ),
+    Slot(
+        value="autoscaling.prometheus", help="Where KEDA asks.", schema=TEXT, kinds=("ScaledObject",),
+        path=r"spec/triggers/\d+/metadata/serverAddress",
+    ),
+    Slot(
+        value="autoscaling.waiting", help="Requests that wait, of each server; more of them: one more server.",
+        schema=AMOUNT, path="spec/(triggers/0/metadata/threshold|metrics/0/pods/target/averageValue)",
+    ),
+    Slot(
+        value="autoscaling.kvUse", help="Share of the KV cache in use; more: one more server.", schema=AMOUNT,
+        path="spec/(triggers/1/metadata/threshold|metrics/1/pods/target/averageValue)",
+    ),
+    Slot(
+        value="network.clientNamespace", help="Whose pods may send requests.", schema=NAMESPACE,
+        kinds=("NetworkPolicy",),
+        path=r"spec/ingress/0/from/0/namespaceSelector/matchLabels/kubernetes\.io/metadata\.name",
+    ),
+    Slot(
+        value="network.monitoringNamespace", help="Whose Prometheus may read metrics.", schema=NAMESPACE,
+        kinds=("NetworkPolicy",),
+        path=r"spec/ingress/1/from/0/namespaceSelector/matchLabels/kubernetes\.io/metadata\.name",
+    ),
+)  # fmt: skip
 
 
 def render(spec: DeploySpec) -> dict[str, str]:
     """Return the chart and README.md."""
-    made = charts.chart(manifests.manifests(_of_a_release(spec)), slots(spec), SWITCHES)
+    known = {"image": spec.container.image, "volume": spec.volume.source}
+    made = charts.chart(manifests.manifests(_of_a_release(spec)), SLOTS, SWITCHES, known=known)
     values = {"spec": spec, "values": _lines(made.values, made.helps), "max_name": MAX_RELEASE_NAME}
     return {
         "Chart.yaml": templating.render("deploy/helm/Chart.yaml.j2", values),
