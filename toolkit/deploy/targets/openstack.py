@@ -33,11 +33,11 @@ SPARE_GB = 5
 ADDRESSES = "terraform output -json addresses | tr -d '[]\"' | tr , '\\n'"
 
 SETTINGS = {
-    "flavor": Setting(default="", help="Flavor with the GPUs; gpu-CARD where one GPU is enough, else asked for."),
-    "image_name": Setting(default="ubuntu-24.04", help="Image with Ubuntu 24.04."),
-    "network": Setting(default="", help="Network of the servers; asked for at `terraform apply`."),
-    "key_pair": Setting(default="", help="SSH key pair; asked for at `terraform apply`."),
-    "join_kubernetes": Setting(default="", help="Version of a cluster to join instead of serving, 1.35.1."),
+    "flavor": Setting(default="", help="flavor with the GPUs; empty: gpu-CARD where one GPU is enough, else asked for"),
+    "image_name": Setting(default="ubuntu-24.04", help="image with Ubuntu 24.04"),
+    "network": Setting(default="", help="network of the servers; empty: asked for at `terraform apply`"),
+    "key_pair": Setting(default="", help="SSH key pair; empty: asked for at `terraform apply`"),
+    "join_kubernetes": Setting(default="", help="version of a cluster to join instead of serving, 1.35.1"),
 }
 
 

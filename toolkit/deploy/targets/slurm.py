@@ -25,12 +25,12 @@ GPUS_PER_NODE = 8
 END_MARGIN_S = 30
 
 SETTINGS = {
-    "partition": Setting(default="", help="Partition; the site's default."),
-    "account": Setting(default="", help="Account; the site's default."),
-    "time_limit": Setting(default="7-00:00:00", help="Of a job, as Slurm writes it: days-hours:minutes:seconds."),
-    "gpu_type": Setting(default="", help="The card as gres.conf names it; any."),
-    "image_file": Setting(default="", help="Absolute path for the image as a squashfs file; beside the model."),
-    "engines": Setting(default="", help="Folder that keeps compiled engines; beside the model."),
+    "partition": Setting(default="", help="partition; empty: the site's default"),
+    "account": Setting(default="", help="account; empty: the site's default"),
+    "time_limit": Setting(default="7-00:00:00", help="of a job, as Slurm writes it: days-hours:minutes:seconds"),
+    "gpu_type": Setting(default="", help="the card as gres.conf names it; empty: any"),
+    "image_file": Setting(default="", help="path of the image as a squashfs file; empty: images/ beside the model"),
+    "engines": Setting(default="", help="folder that keeps compiled engines; empty: beside the model"),
 }
 
 
