@@ -62,8 +62,10 @@ class Pod:
     def url(self, name):
         """Return where a port of the pod is reached: on loopback, for tests reach nothing else."""
         port = next(one["containerPort"] for one in self.main["ports"] if one["name"] == name)
-        (bound,) = self.container.attrs["NetworkSettings"]["Ports"][f"{port}/tcp"]
-        return f"http://127.0.0.1:{bound['HostPort']}"
+        bound = self.container.attrs["NetworkSettings"]["Ports"].get(f"{port}/tcp")
+        if not bound:
+            raise ConnectionRefusedError("the container does not run")
+        return f"http://127.0.0.1:{bound[0]['HostPort']}"
 
     def probe(self, kind):
         """Run a probe once; whether it succeeded."""
@@ -72,8 +74,8 @@ class Pod:
             done = self.container.exec_run(probe["exec"]["command"])
             self.said.append((kind, done.exit_code, done.output.decode()))
             return done.exit_code == 0
-        url = f"{self.url(probe['httpGet']['port'])}{probe['httpGet']['path']}"
         try:
+            url = f"{self.url(probe['httpGet']['port'])}{probe['httpGet']['path']}"
             with urllib.request.urlopen(url, timeout=probe["timeoutSeconds"]) as answer:
                 return answer.status == 200
         except OSError:
