@@ -51,7 +51,8 @@ def test_a_server_of_one_text_gets_all_of_it(serve, scheme, is_streaming):
 def test_requests_are_counted_and_a_conversation_is_cut_where_they_end(serve):
     found = run(serve(ttft_s=0.01), requests=10, concurrency=2)
     assert [record.outcome for record in found.records] == ["ok"] * 10
-    assert sorted(len(each) for each in by_conversation(found)) in ([1, 3, 3, 3], [2, 2, 3, 3])
+    lengths = sorted(len(each) for each in by_conversation(found))
+    assert lengths in ([1, 3, 3, 3], [2, 2, 3, 3])  # two at once, whose last two share what is left
     assert {tuple(record.turn for record in each)[:1] for each in by_conversation(found)} == {(1,)}
 
 

@@ -25,12 +25,20 @@ def test_all_of_them_at_once(serve, tmp_path):  # noqa: F811
     done = trtk("--url", served.grpc, "--concurrency", 2, "--requests", 8, *options, "-o", tmp_path / "r", "--json")
     document = json.loads(done.stdout)
     assert (done.exit_code, document["requests"]["ok"], document["client"]["processes"]) == (0, 8, 2)
-    assert [(row["turn"], row["requests"]) for row in document["turns"]] == [(1, 4), (2, 4)]
+    # Who begins while others think may take the last request from them.
+    assert [row["turn"] for row in document["turns"]] == [1, 2]
+    assert document["turns"][0]["requests"] in {4, 5}
     profile = document["profile"]
     assert (profile["turns"], profile["think_s"], profile["tokenizer"]) == ("2", "0.05", str(tmp_path))
     page = (tmp_path / "r" / "report.html").read_text()
     assert "exactly 128 tokens in, 4 tokens out, conversations of 2 turns, 0.05 s to think" in page
     assert "by each of 2 processes" in page
+
+
+def test_the_page_can_be_drawn_later(serve, tmp_path):  # noqa: F811
+    done = trtk("--url", serve().http, "--requests", 8, "--osl", 2, "--no-page", "-o", tmp_path / "r")
+    assert (done.exit_code, done.stdout.splitlines()[-1]) == (0, f"{'report':<26} {tmp_path}/r")
+    assert sorted(path.name for path in (tmp_path / "r").iterdir()) == ["report.json", "requests.jsonl"]
 
 
 @pytest.mark.parametrize(
@@ -42,6 +50,7 @@ def test_all_of_them_at_once(serve, tmp_path):  # noqa: F811
         (["--turns", "2", "--think", "lognormal:0,1"], "'lognormal:0,1' is no time in seconds."),
         (["--tokenizer", "/nowhere"], "'/nowhere' does not exist"),
         (["--tokenizer", __file__], f"The tokenizer {__file__} cannot be read"),
+        (["--sweep", "concurrency=1..2", "--no-page"], "A search and a sweep have one page for all of their runs."),
         (["--processes", "0"], "0 is not in the range"),
         (["--rate", "5", "--concurrency", "2", "--processes", "2"], "2 client processes cannot count together"),
     ],

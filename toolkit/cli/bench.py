@@ -83,14 +83,15 @@ DEFAULT_CONCURRENCY = 8
     "--utilization", type=click.FloatRange(0, 1, min_open=True), help="Share of the paid time that it is so busy: 0.4."
 )
 @click.option("-o", "--output", "folder", type=click.Path(file_okay=False, path_type=Path), help="The report's folder.")
+@click.option("--no-page", is_flag=True, help="Write the numbers without report.html; `trtk report` draws them later.")
 @output.json_option
 @click.pass_context
 def bench(ctx: click.Context, /, as_json: bool, folder: Path | None, **options: Any) -> None:
     """Load-test a server and write a report."""
     from toolkit import bench as load_tester
 
-    find_max, swept = options.pop("find_max"), options.pop("sweep")
-    refuse_both(find_max, swept)
+    find_max, swept, has_page = options.pop("find_max"), options.pop("sweep"), not options.pop("no_page")
+    refuse_both(find_max, swept, has_page=has_page)
     profile = profile_from(options)
     folder = folder or default_folder(profile)
     if find_max:
@@ -104,21 +105,23 @@ def bench(ctx: click.Context, /, as_json: bool, folder: Path | None, **options: 
     if not run.records:
         raise KeyboardInterrupt
     report = load_tester.summarise(run, environment)
-    page = load_tester.write(report, folder)
+    page = load_tester.write(report, folder, has_page=has_page)
     if as_json:
         output.document(report.document)
     else:
-        bench_view.show(report.document, page)
+        bench_view.show(report.document, page if has_page else folder)
     end(ctx, run, report)
 
 
-def refuse_both(find_max: str | None, swept: str | None) -> None:
+def refuse_both(find_max: str | None, swept: str | None, *, has_page: bool) -> None:
     """Refuse a search and a sweep at once, and a sweep that cannot be read, before anything is asked."""
     from toolkit.bench import sweeping as sweeps
     from toolkit.errors import UsageError
 
     if find_max and swept:
         raise UsageError("--find-max and --sweep exclude each other.", hint="Give one of the two.")
+    if (find_max or swept) and not has_page:
+        raise UsageError("A search and a sweep have one page for all of their runs.", hint="Leave out --no-page.")
     if swept:
         sweeps.parse(swept)
 
