@@ -33,7 +33,7 @@ while words and words[0].startswith("--"):
     name, _, value = words.pop(0).partition("=")
     options[name] = value
 with (here / "steps.log").open("a") as log:
-    log.write(json.dumps([options, words]) + "\\n")
+    log.write(json.dumps([dict(options, env=os.environ["SRUN_CPUS_PER_TASK"]), words]) + "\\n")
 mounts = [mount.split(":") for mount in options.get("--container-mounts", "").split(",") if mount]
 def inside(word):
     for source, target, *_ in mounts:
@@ -72,8 +72,6 @@ sys.exit((here / "hangs").exists())
 TRITON = """#!{python}
 import json, os, pathlib, signal, sys, time
 here = pathlib.Path(os.environ["STANDINS"])
-with (here / "servers.log").open("a") as log:
-    log.write(json.dumps([os.environ.get("SLURM_PROCID"), os.environ.get("HF_TOKEN"), sys.argv[1:]]) + "\\n")
 job, rank = os.environ["SLURM_JOB_ID"], os.environ.get("SLURM_PROCID")
 def stop(*_):
     if (here / "deaf").exists():
@@ -81,6 +79,8 @@ def stop(*_):
     (here / f"ended-{{job}}-{{rank}}").touch()
     sys.exit(0)
 signal.signal(signal.SIGTERM, stop)
+with (here / "servers.log").open("a") as log:
+    log.write(json.dumps([os.environ.get("SLURM_PROCID"), os.environ.get("HF_TOKEN"), sys.argv[1:]]) + "\\n")
 if (here / "fails").exists():
     sys.exit(7)
 time.sleep(60)
@@ -135,6 +135,12 @@ class Cluster:
     def said(self, name):
         path = self.folder / name
         return [json.loads(line) for line in path.read_text().splitlines()] if path.is_file() else []
+
+    def wait_for_servers(self, count):
+        deadline = time.monotonic() + 60
+        while len(self.said("servers.log")) < count:
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
 
     def wait_for(self, path):
         deadline = time.monotonic() + 60
@@ -220,7 +226,7 @@ def test_a_job_asks_for_what_one_server_takes():
 def test_every_rank_is_a_process_of_the_step_and_the_first_alone_answers(tmp_path, scratch):
     cluster = Cluster(tmp_path, tp=2)
     job = cluster.submit(spec_of("slurm", tp=2))
-    cluster.wait_for("servers.log")
+    cluster.wait_for_servers(2)
     (tmp_path / "ready").touch()
     cluster.wait_for("*.address")
     address = (tmp_path / "demo-a4500-int4-4711.address").read_text().split()[1:]
@@ -239,6 +245,8 @@ def test_every_rank_is_a_process_of_the_step_and_the_first_alone_answers(tmp_pat
     assert "mpirun" not in json.dumps(cluster.said("steps.log"))
     _, (building, build), (serving, _), _ = cluster.said("steps.log")
     assert (building["--ntasks"], build[-3:]) == ("1", ["--build-only", "--gpus", "1"])
+    # Compiling has the CPUs of all ranks of the node; a rank has those that the job asked for it.
+    assert (building["--cpus-per-task"], serving["env"]) == ("4", "2")
     assert (serving["--ntasks"], serving["--mpi"], serving["--kill-on-bad-exit"]) == ("2", "pmix", "1")
     assert serving["--container-mounts"].split(",")[0] == f"{cluster.bundle}:/bundle:ro"
     assert not scratch.exists()
