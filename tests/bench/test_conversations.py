@@ -99,7 +99,7 @@ def test_turns_and_thinking_follow_their_distributions_and_one_seed_makes_the_sa
 
 
 def test_the_report_has_each_turn_by_itself(serve):
-    found = run(serve(added_tokens=0, ttft_s=0.02), "openai+http", requests=12, isl=10, osl=3)
+    found = run(serve(added_tokens=0, ttft_s=0.02), "openai+http", concurrency=1, requests=12, isl=10, osl=3)
     document = bench.summarise(found, {}).document
     # Each turn adds a question and an answer of three words; a full stop is a token to the load tester, no word here.
     rows = [(row["turn"], row["requests"], row["ttft_ms"]["p50"] > 20) for row in document["turns"]]
