@@ -43,6 +43,15 @@ def test_what_was_short_is_named(figures, expected):
     assert shortage.limited_by(document(**figures)) == expected
 
 
+def test_a_moment_is_no_shortage():
+    found = document(kv_fraction=1.0)
+    for one in found["server_metrics"]["samples"][:5]:
+        one["kv_fraction"] = 0.2
+    assert shortage.limited_by(found) == []
+    found["server_metrics"]["samples"][4]["kv_fraction"] = 1.0  # four of the six after the ramp
+    assert shortage.limited_by(found) == ["the KV cache is full"]
+
+
 def test_the_evidence_is_in_figures():
     told = shortage.evidence(
         document(kv_fraction=0.41, requests_active=32.0, requests_waiting=24.0, requests_max=32.0, gpu_utilization=0.98)

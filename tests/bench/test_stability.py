@@ -7,7 +7,7 @@ import statistics
 
 import pytest
 
-from toolkit.bench import finding, stability
+from toolkit.bench import finding, slo, stability
 from toolkit.bench.runs import Run
 from toolkit.specs import LoadProfile, RequestRecord, Stage
 
@@ -68,6 +68,15 @@ def test_only_an_open_loop_of_one_rate_is_looked_at(changes):
         **{**{name: getattr(run.profile, name) for name in LoadProfile.__dataclass_fields__}, **changes}
     )
     assert stability.growth_rps(Run(profile=other, records=run.records, started_at="", duration_s=20.0)) is None
+
+
+def test_a_rate_that_is_not_kept_up_with_is_missed_whatever_its_latencies():
+    run = simulated(loop(60))
+    patient = [slo.parse("ttft=3600s@p95")]
+    tried = finding.judged(60.0, patient, run)
+    assert (tried.is_met, tried.certainty) == (False, -1.0)
+    assert tried.answered == pytest.approx(50, rel=0.1)
+    assert finding.judged(30.0, patient, simulated(loop(30))).is_met is True
 
 
 @pytest.mark.parametrize("first", [1.0, 8.0, 20.0, 49.0, 400.0])

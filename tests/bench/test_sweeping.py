@@ -37,6 +37,15 @@ def test_the_knee_is_where_all_places_are_taken_and_the_cliff_behind_it(places):
     assert found.cliff.cause == "requests queue in the server"
 
 
+def test_the_knee_of_a_smooth_curve_is_where_half_of_one_more_goes_into_latency():
+    """Throughput 8 N / (8 + N) and, by Little's law, latency 8 + N over 8: their ratio is highest at eight."""
+    found = curve(
+        "concurrency",
+        [step(load, tokens_per_s=8 * load / (8 + load), e2e_mean_ms=125.0 * (8 + load)) for load in LOADS],
+    )
+    assert found.knee == 8
+
+
 def test_a_curve_that_only_grows_has_neither():
     found = curve("concurrency", [queued(load, 1000) for load in LOADS])
     assert (found.knee, found.is_knee_inside, found.cliff) == (64, False, None)
@@ -44,7 +53,8 @@ def test_a_curve_that_only_grows_has_neither():
 
 def test_latency_that_grows_with_the_load_is_no_cliff():
     """Prefill waits for prefill: twice the load, twice the wait, is what every server does."""
-    assert sweeping.cliff_of("concurrency", [step(load, ttft_p95_ms=30.0 * load) for load in LOADS]) is None
+    for loads in (LOADS, (1, 3, 9, 27)):
+        assert sweeping.cliff_of("concurrency", [step(load, ttft_p95_ms=30.0 * load) for load in loads]) is None
 
 
 def test_a_cliff_is_found_in_small_steps_as_well():
