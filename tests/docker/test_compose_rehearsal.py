@@ -208,7 +208,7 @@ def test_a_killed_server_is_back_within_its_budget_and_every_lost_request_is_cou
     """As the kernel kills, which Docker mends by itself; then by `docker kill`, which an operator takes back."""
     container = deployed.container(docker_daemon.client, "triton")
     budget_s = int(re.search(r"--wait-timeout (\d+)", deployed.readme("docker compose up"))[1])
-    load = ("--concurrency", "4", "--isl", "32", "--osl", "16", "--duration", "45", "--timeout", "5")
+    load = ("--concurrency", "4", "--isl", "32", "--osl", "16", "--duration", "30", "--timeout", "5")
     url = f"grpc://127.0.0.1:{deployed.ports['grpc_port']}"
     bench = subprocess.Popen(
         [*TRTK, "bench", "--url", url, "--model", "ensemble", *load, "-o", str(tmp_path / "report"), "--json"],
