@@ -13,6 +13,12 @@ from toolkit import releases, repository
 from toolkit.cli import main
 
 
+def rename(manifest, **called):
+    """Write down that a build's model came from the hub."""
+    document = json.loads(manifest.read_text())
+    manifest.write_text(json.dumps({**document, "model": {**document["model"], **called}}))
+
+
 @pytest.fixture(scope="module")
 def model(tmp_path_factory):
     """A tiny Llama whose head size TensorRT-LLM's attention has."""
@@ -201,6 +207,8 @@ def test_an_engine_goes_over_with_its_name_limits_and_cache(model, adapter, tmp_
     served = ["--kv-cache-fraction", 0.5, "--scheduler-policy", "max_utilization", "--max-queue-size", 9]
     document("build", model, "--gpu", "l4", "--quant", "fp8", *options, *served, "-o", tmp_path / "e")
 
+    rename(tmp_path / "e/manifest.json", name="acme/tiny", revision="0123abc")
+
     assert "no such setting: max_queue_size." in run("migrate", tmp_path / "e", "--dry-run").stderr
     shown = document("migrate", tmp_path / "e", "--dry-run")
     assert not (tmp_path / "e-llmapi").exists()
@@ -215,7 +223,7 @@ def test_an_engine_goes_over_with_its_name_limits_and_cache(model, adapter, tmp_
     assert {key: new["plan"]["conversion"][key] for key in same} == {
         key: old["plan"]["conversion"][key] for key in same
     }
-    assert new["model"]["shards"] == old["model"]["shards"]
+    assert new["model"] == old["model"]
     settings = yaml.safe_load((tmp_path / "e-llmapi/model_repository/ensemble/1/model.yaml").read_text())
     assert {key: settings[key] for key in ("max_batch_size", "max_seq_len", "tensor_parallel_size")} == {
         "max_batch_size": 24,

@@ -60,6 +60,8 @@ def migrate(
     need_another_folder(engine, target)
     with output.progress() as progress:
         source = models.locate(model or address(manifest), progress=progress)
+        if model is None:  # found where it lies now, it is still called what it was called
+            source = dataclasses.replace(source, name=str(manifest.model["name"]), revision=manifest.model["revision"])
         if not dry_run:
             need_same_weights(manifest, source)
         plan = new_plan(old, moved, source, release)
