@@ -273,6 +273,17 @@ def test_settings_that_mean_nothing_are_refused(settings, said):
         deploy.render(kubernetes(settings=settings))
 
 
+def test_every_kind_of_volume_is_told_how_the_model_gets_there():
+    commands = {
+        volume: "\n".join(step.command for step in steps.prepare(kubernetes(volume=volume)))
+        for volume in ("pvc", "oci", "hostpath")
+    }
+    assert "exec -i demo-a4500-int4-loader -- tar -C /model/demo" in commands["pvc"]
+    assert "docker push registry.example.com/models/demo\n" in commands["oci"] + "\n"
+    assert "docker build --tag registry.example.com/models/demo --file - demo-a4500-int4\n" in commands["oci"]
+    assert "rsync -a --chmod=D755,F644 demo-a4500-int4/ NODE:/srv/models/demo/" in commands["hostpath"]
+
+
 def test_a_claim_of_ones_own_is_made_and_another_is_not():
     own = kubernetes(volume="pvc")
     own = dataclasses.replace(own, volume=ModelVolume(kind="pvc", source="demo-a4500-int4-model"))

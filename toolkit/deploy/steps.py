@@ -55,6 +55,15 @@ def prepare(spec: DeploySpec) -> tuple[Step, ...]:
         steps.append(Step(text="The namespace, with what it lets pods do:", command=_namespace(spec)))
     if spec.volume.kind == "pvc":
         steps.append(Step(text=_whence(spec, "into the claim, once"), command=_into_claim(spec)))
+    elif spec.volume.kind == "oci":
+        steps.append(
+            Step(
+                text=_whence(
+                    spec, "as an image, where that is not pushed yet; --model-volume takes the digest it shows"
+                ),
+                command=_into_image(spec),
+            )
+        )
     elif spec.volume.kind == "hostpath":
         steps.append(
             Step(
@@ -96,6 +105,12 @@ def _namespace(spec: DeploySpec) -> str:
         f"kubectl create namespace {spec.namespace}\n"
         f"kubectl label namespace {spec.namespace} pod-security.kubernetes.io/enforce={profile}"
     )
+
+
+def _into_image(spec: DeploySpec) -> str:
+    image = quote(spec.volume.source.partition("@")[0])
+    recipe = r"printf 'FROM scratch\nCOPY . /\n'"
+    return f"{recipe} | docker build --tag {image} --file - {quote(spec.model.folder)}\ndocker push {image}"
 
 
 def _into_claim(spec: DeploySpec) -> str:
