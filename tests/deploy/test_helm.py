@@ -10,6 +10,7 @@ from tests.deploy.deployments import spec_of
 from toolkit import deploy
 from toolkit.deploy import charts
 from toolkit.deploy.charts import Slot, Switch
+from toolkit.deploy.targets import helm as target
 
 helm = pytest.importorskip("helm_python.chart", reason="helm-python-sdk is not here")
 errors = pytest.importorskip("helm_python.errors")
@@ -98,6 +99,23 @@ def test_the_openai_endpoint_and_what_only_some_clusters_have_are_in_it_too(tmp_
     assert values["gatewayImage"] == "registry.example.com/trtk:1"
     assert values["network"] == {"clientNamespace": "gateways", "monitoringNamespace": "monitoring"}
     assert deploy.render(spec) == deploy.render(spec)
+
+
+def leaves(values, prefix=""):
+    for name, value in values.items():
+        yield from leaves(value, f"{prefix}{name}.") if isinstance(value, dict) else [f"{prefix}{name}"]
+
+
+def test_every_value_of_the_table_is_one_in_some_deployment():
+    """A place that moved in the manifests would silently be no value any more."""
+    openai = {"openai_port": 9000, "gateway_image": "registry.example.com/trtk:1"}
+    found = set()
+    for volume, autoscale in (("pvc", ""), ("hostpath", "keda"), ("oci", "hpa")):
+        spec = spec_of("helm", volume=volume, autoscale=autoscale, settings=SETTINGS)
+        spec = dataclasses.replace(spec, container=dataclasses.replace(spec.container, **openai))
+        found |= set(leaves(yaml.safe_load(deploy.render(spec)["values.yaml"])))
+
+    assert found == {one.value for one in (*target.SLOTS, *target.SWITCHES)}
 
 
 @pytest.fixture
