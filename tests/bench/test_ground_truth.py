@@ -17,7 +17,7 @@ from toolkit.bench.latency import itl_ms, percentile, ttft_ms
 from toolkit.specs import LoadProfile, ServeSpec, Stage
 
 REPOSITORY = Path(__file__).parent / "scripted_repository"
-IN_FLIGHT, OSL = 50, 48
+IN_FLIGHT, OSL = 50, 24
 ATTEMPTS = 3
 SCRIPT = {"ttft_s": 0.25, "gap_s": 0.06, "spread": 0.5}
 
