@@ -124,8 +124,8 @@ class Cluster:
             "TRTK_ENGINES": str(self.folder / "engines"),
             "TRTK_IMAGE": str(self.squash),
             "TRTK_PROBE_S": "0.2",
-            "TRTK_ALIVE_S": "0.1",
-            "TRTK_STOP_S": "1",
+            "TRTK_ALIVE_S": "0.02",
+            "TRTK_STOP_S": "0.3",
             **changes,
         }
         return subprocess.Popen(
