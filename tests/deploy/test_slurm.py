@@ -125,7 +125,7 @@ class Cluster:
             "TRTK_IMAGE": str(self.squash),
             "TRTK_PROBE_S": "0.2",
             "TRTK_ALIVE_S": "0.02",
-            "TRTK_STOP_S": "0.3",
+            "TRTK_STOP_S": "20",
             **changes,
         }
         return subprocess.Popen(
@@ -302,7 +302,7 @@ def test_an_engine_that_answers_nobody_is_started_again_however_deaf_it_is(tmp_p
     for name in ("ready", "hangs", "deaf"):
         (tmp_path / name).touch()
 
-    job = cluster.submit(spec_of("slurm"), TRTK_RESTARTS="1")
+    job = cluster.submit(spec_of("slurm"), TRTK_RESTARTS="1", TRTK_STOP_S="0.3")
     _, said = job.communicate(timeout=60)
 
     assert job.returncode == 247, said  # killed
