@@ -348,6 +348,40 @@ def test_what_checkov_finds_is_told_with_its_place_and_what_stays_with_its_reaso
     assert excused.startswith("CKV_K8S_40: 1000 is the user of NVIDIA's image")
 
 
+TAGS_FOUND = """\
+#!{python}
+import json, sys
+found = [
+    {{"check_id": "CKV_K8S_43", "check_name": "Image should use digest", "file_path": "/" + name,
+     "file_line_range": [1, 40], "resource": "Deployment.serving.x"}}
+    for name in ("nvidia.yaml", "other.yaml", "both.yaml")
+]
+print(json.dumps({{"results": {{"failed_checks": found}}}}))
+sys.exit(1)
+"""
+
+
+def test_a_tag_of_nvidias_image_stays_with_what_to_do_and_one_of_anybody_elses_is_a_problem(tmp_path, monkeypatch):
+    program = tmp_path / "checkov"
+    program.write_text(TAGS_FOUND.format(python=sys.executable))
+    program.chmod(0o755)
+    monkeypatch.setattr(programs, "found", lambda name: Path(program) if name == "checkov" else None)
+    nvidia, other = "nvcr.io/nvidia/tritonserver:26.07-trtllm-python-py3", "registry.example.com/trtk-cpu:1"
+    images = {"nvidia": [nvidia], "other": [other], "both": [nvidia, other]}
+    files = {
+        f"{name}.yaml": text_of(
+            pod_with(containers=[{"name": f"c{place}", "image": image} for place, image in enumerate(used)])
+        )
+        for name, used in images.items()
+    }
+
+    found = results_of(tmp_path / "d", files)["checkov"]
+
+    assert [one.place.split(":")[0] for one in found.problems] == ["other.yaml", "both.yaml"]
+    (excused,) = found.not_checked
+    assert "--image nvcr.io/…@sha256:…" in excused
+
+
 def test_a_list_of_objects_is_its_objects(tmp_path):
     document = {"apiVersion": "v1", "kind": "List", "items": [deployment(), service()]}
     (tmp_path / "a.yaml").write_text(text_of(document))

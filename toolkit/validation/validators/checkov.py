@@ -12,6 +12,7 @@ from toolkit import validation
 from toolkit.registry import toml_document
 from toolkit.validation import programs
 from toolkit.validation.folder import Folder
+from toolkit.validation.pods import pods_of
 from toolkit.validation.validator import Outcome, Problem, Validator, not_installed, outcome
 
 FRAMEWORKS = ("kubernetes", "dockerfile", "terraform")
@@ -35,11 +36,11 @@ def run(folder: Folder) -> Outcome:
     except ValueError:
         return outcome(len(names), [Problem(place=".", says=said.text)])
     failed = [one for report in _reports(document) for one in report["results"].get("failed_checks", ())]
-    excused = {reason for one in failed if (reason := _reason(one))}
+    told = [(one, _reason(one, folder)) for one in failed]
     return Outcome(
         checked=len(names),
-        problems=tuple(_problem(one) for one in failed if not _reason(one)),
-        not_checked=tuple(sorted(excused)),
+        problems=tuple(_problem(one) for one, reason in told if not reason),
+        not_checked=tuple(sorted({reason for _, reason in told if reason})),
     )
 
 
@@ -55,12 +56,27 @@ def _problem(one: Mapping[str, Any]) -> Problem:
     return Problem(place=place, says=f"{one['check_id']} {one['check_name']}")
 
 
-def _reason(one: Mapping[str, Any]) -> str:
+def _reason(one: Mapping[str, Any], folder: Folder) -> str:
     """Return why a finding stays as it is; empty where it is a problem."""
     for exception in toml_document(Path(validation.__file__).parent / "checkov.toml")["exception"]:
-        if one["check_id"] in exception["checks"] and re.fullmatch(exception["resource"], one["resource"]):
+        if (
+            one["check_id"] in exception["checks"]
+            and re.fullmatch(exception["resource"], one["resource"])
+            and _has_only_tags_of(exception.get("tags"), one, folder)
+        ):
             return f"{one['check_id']}: {exception['reason']}"
     return ""
+
+
+def _has_only_tags_of(pattern: str | None, one: Mapping[str, Any], folder: Folder) -> bool:
+    """Whether the images without a digest in what was found are of that name; no pattern takes every one."""
+    if pattern is None:
+        return True
+    name, (first, last) = one["file_path"].lstrip("/"), one["file_line_range"]
+    meant = [it for it in folder.objects if it.file == name and first <= it.line <= last]
+    containers = [container for it in meant for pod in pods_of(it) for container in pod.containers()]
+    tags = [image for container in containers if "@" not in (image := str(container.get("image", "")))]
+    return bool(tags) and all(re.fullmatch(pattern, image) for image in tags)
 
 
 VALIDATOR = Validator(name="checkov", title="security rules", order=80, run=run)
