@@ -3,6 +3,8 @@
 import itertools
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
@@ -107,6 +109,19 @@ def test_a_process_that_is_killed_ends_the_run_and_is_named(serve):
     assert found.stop_reason == "Client process 2 of 2 ended with exit code -9; its requests are missing."
     assert {record.outcome for record in found.records} == {"ok"}
     assert bench.summarise(found, {}).document["valid"] is False
+
+
+def test_nobody_goes_on_for_a_parent_that_is_gone(serve):
+    trtk = [sys.executable, "-c", "from toolkit.cli import main; main()"]
+    options = ["--url", serve(ttft_s=0.05).grpc, "--duration", "60", "--warmup", "0", "--processes", "2"]
+    parent = subprocess.Popen([*trtk, "bench", *options], stderr=subprocess.PIPE, text=True)
+    assert "load test" in parent.stderr.readline()
+    listed = Path(f"/proc/{parent.pid}/task/{parent.pid}/children").read_text().split()
+    assert len(listed) >= 2
+    parent.kill()
+    # Ends with the last process that has the pipe; Python's tracker says what it clears away.
+    _, said = parent.communicate(timeout=30)
+    assert "Traceback" not in said
 
 
 def test_progress_is_that_of_all(serve):

@@ -8,6 +8,7 @@ all begin at one moment. Ctrl-C reaches the parent alone, which tells the others
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import multiprocessing
 import signal
 import time
@@ -223,12 +224,13 @@ async def _work(pipe: Any, job: Job) -> None:
     asyncio.get_running_loop().add_reader(pipe.fileno(), _obey, pipe, load, begin)
     pipe.send((READY, None))
     try:
-        start = await begin
-        ticker = asyncio.ensure_future(_tell(pipe, load))
-        outcome = await load.run(start)
-        ticker.cancel()
-        pipe.send((SEEN, load.snapshot()))
-        pipe.send((DONE, outcome))
+        with contextlib.suppress(asyncio.CancelledError, BrokenPipeError):  # nobody is left to tell
+            start = await begin
+            ticker = asyncio.ensure_future(_tell(pipe, load))
+            outcome = await load.run(start)
+            ticker.cancel()
+            pipe.send((SEEN, load.snapshot()))
+            pipe.send((DONE, outcome))
     finally:
         await session.close()
 
@@ -249,6 +251,7 @@ def _obey(pipe: Any, load: Load, begin: asyncio.Future[float]) -> None:
 
 
 async def _tell(pipe: Any, load: Load) -> None:
-    while True:
-        await asyncio.sleep(SNAPSHOT_EVERY_S)
-        pipe.send((SEEN, load.snapshot()))
+    with contextlib.suppress(BrokenPipeError):
+        while True:
+            await asyncio.sleep(SNAPSHOT_EVERY_S)
+            pipe.send((SEEN, load.snapshot()))
