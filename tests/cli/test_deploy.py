@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -14,8 +15,17 @@ from toolkit import bench, deploy, engine, gpus, models, plan, quant, releases
 from toolkit.bench.runs import Run
 from toolkit.cli import first_start, main
 from toolkit.engine import bundle, bundle_archive
-from toolkit.plan import recommend
-from toolkit.specs import MANIFEST_SCHEMA, CalibrationSpec, EngineManifest, FileRecord, LoadProfile, Sharding, to_json
+from toolkit.plan import recommend, serving
+from toolkit.specs import (
+    MANIFEST_SCHEMA,
+    CalibrationSpec,
+    EngineManifest,
+    FileRecord,
+    Limits,
+    LoadProfile,
+    Sharding,
+    to_json,
+)
 
 KINDS = {"engine": "trtllm", "llmapi": "llmapi", "openvino": "openvino"}
 IMAGE = "registry.example/trtk-cpu@sha256:" + "a" * 64
@@ -175,6 +185,28 @@ def test_thresholds_follow_from_the_objective_and_the_plan(built, run):
     assert found["autoscale"]["cooldown_s"]["value"] >= found["budgets"]["startup_s"]["value"]
     assert 0.8 <= found["autoscale"]["kv_use"]["value"] <= 0.95
     assert found["replicas"]["value"] == 1
+
+
+def test_more_servers_are_asked_for_before_a_queue_refuses_requests(built, run):
+    scale = ("--autoscale", "1..4", "--prometheus", "http://prometheus.monitoring:9090", "--slo", "ttft=60s")
+    found = document(run("kubernetes", built(), *scale, "--isl", 64, "--osl", 32, "--dry-run", "--json"))
+    queue = serving.queue_size(Limits(**found["model"]["limits"]))
+    assert found["autoscale"]["waiting"] == {
+        "value": queue / 2,
+        "reason": f"half of the {queue} that may wait before requests are refused",
+    }
+
+
+def test_the_load_test_keeps_in_flight_what_was_asked_for_and_no_more_than_the_servers_carry(built, run):
+    def in_flight(*words):
+        run("kubernetes", built(), *words, "--isl", 512, "--osl", 256, "-o", "load")
+        return int(re.search(r"trtk bench .* --concurrency (\d+) ", Path("load/README.md").read_text())[1])
+
+    _, _, found = sizes(run, built(), "--isl", 512, "--osl", 256)
+    carried = found["promise"]["concurrency"]["value"]
+    assert in_flight("--concurrency", 8) == 8
+    assert in_flight("--concurrency", 10_000, "--replicas", 2) == 2 * carried
+    assert in_flight() == carried
 
 
 @pytest.mark.parametrize("gpu", ["a4500", "h100-sxm", "cpu"])

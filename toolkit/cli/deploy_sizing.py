@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 #: Where nobody says how long a first token may take: this share of the requests in flight may wait.
 WAITING_SHARE = 0.1
+#: Of the queue: a threshold beyond it is never reached, because the server refuses what more comes.
+QUEUE_SHARE = 0.5
 #: Of the KV cache: TensorRT-LLM pauses requests when it is full, so more servers come before that.
 KV_USE, KV_USE_MOST, KV_USE_MARGIN = 0.8, 0.95, 0.05
 #: Of quiet, whatever a start takes: chats come back within minutes.
@@ -49,10 +51,13 @@ class Sized:
     replicas: Reasoned
     cost: Cost | None
     kv_use: float | None  # of one server under its load
+    queue_size: int  # that one server lets wait before it refuses; 0: any number
 
 
 def sized(plan: BuildPlan, gpu: GpuSpec, ranks: int, options: dict[str, Any]) -> Sized:
     """Return the replicas that the asked load takes, what each is promised, and what all of them cost a month."""
+    from toolkit.plan import serving
+
     load = measured(options["report"], options) if options["report"] else planned(plan, gpu, options)
     replicas = _replicas(load, options)
     promise = Promise(
@@ -60,6 +65,7 @@ def sized(plan: BuildPlan, gpu: GpuSpec, ranks: int, options: dict[str, Any]) ->
         isl=load.isl,
         osl=load.osl,
         concurrency=Reasoned(value=load.concurrency, reason=f"what one server carries, says {load.evidence}"),
+        in_flight=options["concurrency"],
         rate_rps=_wanted_rate(options),
         slos=load.slos,
         ttft_ms=load.ttft_ms,
@@ -67,7 +73,8 @@ def sized(plan: BuildPlan, gpu: GpuSpec, ranks: int, options: dict[str, Any]) ->
         output_tps=load.output_tps,
     )
     cost = _cost(gpu, ranks * replicas.whole, load, options)
-    return Sized(promise=promise, replicas=replicas, cost=cost, kv_use=load.kv_use)
+    queue_size = serving.queue_size(plan.limits, plan.repository.max_queue_size)
+    return Sized(promise=promise, replicas=replicas, cost=cost, kv_use=load.kv_use, queue_size=queue_size)
 
 
 def autoscale_of(made: Sized, startup_s: int, options: dict[str, Any]) -> Autoscale | None:
@@ -90,7 +97,7 @@ def autoscale_of(made: Sized, startup_s: int, options: dict[str, Any]) -> Autosc
         kind=options["autoscaler"],
         min_replicas=Reasoned(value=fewest, reason="asked for"),
         max_replicas=Reasoned(value=most, reason="asked for"),
-        waiting=_waiting(made.promise),
+        waiting=_within_queue(_waiting(made.promise), made.queue_size),
         kv_use=_kv_use(made.kv_use),
         cooldown_s=Reasoned(value=cooldown, reason=f"a server that goes takes up to {startup_s} s to come back"),
         prometheus_url=options["prometheus"] or "",
@@ -129,6 +136,14 @@ def _waiting(promise: Promise) -> Reasoned:
         )
     count = max(1, round(WAITING_SHARE * promise.concurrency.value))
     return Reasoned(value=count, reason=f"a tenth of the {promise.concurrency.whole} in flight; no TTFT was asked for")
+
+
+def _within_queue(waiting: Reasoned, queue_size: int) -> Reasoned:
+    """Return a threshold that is reached before requests are refused."""
+    most = max(1, int(QUEUE_SHARE * queue_size)) if queue_size else math.inf
+    if waiting.value <= most:
+        return waiting
+    return Reasoned(value=most, reason=f"half of the {queue_size} that may wait before requests are refused")
 
 
 def _kv_use(planned: float | None) -> Reasoned:

@@ -84,7 +84,6 @@ def engine_facts(plan: BuildPlan) -> EngineFacts:
 def spec_of(plan: BuildPlan, places: Places) -> RepositorySpec:
     """Return what the Triton repository of a plan says."""
     asked, limits, is_cpu = plan.repository, plan.limits, plan.gpu.is_cpu
-    queue = serving.queue_size(limits) if asked.max_queue_size is None else asked.max_queue_size
     common: dict[str, Any] = {
         "tensorrt_llm": plan.release.tensorrt_llm,
         "tokenizer_dir": places.tokenizer,
@@ -93,7 +92,7 @@ def spec_of(plan: BuildPlan, places: Places) -> RepositorySpec:
         "max_num_tokens": limits.max_num_tokens,
         "dtype": plan.conversion.dtype,
         "is_decoupled": asked.is_streaming,
-        "max_queue_size": queue,
+        "max_queue_size": serving.queue_size(limits, asked.max_queue_size),
         "max_queue_delay_microseconds": asked.max_queue_delay_microseconds or 0,
     }
     if plan.flow == "llmapi":

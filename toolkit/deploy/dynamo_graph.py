@@ -188,6 +188,6 @@ def request(spec: DeploySpec) -> dict[str, Any]:
     if promise.rate_rps:
         workload["requestRate"] = promise.rate_rps
     else:
-        workload["concurrency"] = promise.concurrency.whole * spec.replicas.whole
+        workload["concurrency"] = promise.in_flight_on(spec.replicas.whole)
     named = {"ttft": "ttft", "itl": "itl"} if {"ttft", "itl"} & goals.keys() else {"e2e": "e2eLatency"}
     return {"workload": workload, "sla": {key: goals[name] for name, key in named.items() if name in goals}}

@@ -40,10 +40,10 @@ def bench_command(spec: DeploySpec, url: str) -> str:
     """Return the load test that the deployment was sized for, on one line."""
     promise = spec.promise
     model = "" if url.startswith("openai+") else f" --model {spec.model.front_model}"
-    load = f"--rate {promise.rate_rps:g}" if promise.rate_rps else f"--concurrency {_in_flight(spec)}"
+    load = (
+        f"--rate {promise.rate_rps:g}"
+        if promise.rate_rps
+        else f"--concurrency {promise.in_flight_on(spec.replicas.whole)}"
+    )
     slos = "".join(f" --slo {slo}" for slo in promise.slos)
     return f"trtk bench --url {url}{model} {load} --isl {promise.isl:.0f} --osl {promise.osl:.0f} --duration 60{slos}"
-
-
-def _in_flight(spec: DeploySpec) -> int:
-    return spec.promise.concurrency.whole * spec.replicas.whole

@@ -16,9 +16,9 @@ QUEUED_PER_SLOT, QUEUED_AT_LEAST = 8, 256
 INSTANCES = 5
 
 
-def queue_size(limits: Limits) -> int:
-    """Return how many requests may wait for a model."""
-    return max(QUEUED_AT_LEAST, QUEUED_PER_SLOT * limits.max_batch_size)
+def queue_size(limits: Limits, asked: int | None = None) -> int:
+    """Return how many requests may wait for a model; 0 for any number."""
+    return asked if asked is not None else max(QUEUED_AT_LEAST, QUEUED_PER_SLOT * limits.max_batch_size)
 
 
 def instances(limits: Limits, *, is_cpu: bool, is_streaming: bool) -> dict[str, int]:

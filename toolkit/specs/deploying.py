@@ -138,11 +138,17 @@ class Promise:
     isl: float
     osl: float
     concurrency: Reasoned  # requests in flight of each replica
+    in_flight: int | None = None  # asked for, on all replicas; None: nobody said
     rate_rps: float | None = None  # of all replicas; None: nobody said
     slos: tuple[str, ...] = ()  # ttft=500ms@p95, as `trtk bench --slo` takes them
     ttft_ms: float | None = None  # predicted or measured, p50
     tpot_ms: float | None = None
     output_tps: float | None = None  # of each replica
+
+    def in_flight_on(self, replicas: int) -> int:
+        """Return what REPLICAS are asked to keep in flight, never more than they carry."""
+        carried = self.concurrency.whole * replicas
+        return min(self.in_flight or carried, carried)
 
 
 @dataclass(frozen=True, kw_only=True)
