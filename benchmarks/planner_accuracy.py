@@ -15,7 +15,7 @@ import argparse
 import dataclasses
 import math
 import statistics
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,7 +28,7 @@ from planner_system import TAIL, System, system_of
 from toolkit import speeds
 from toolkit.plan import speed
 from toolkit.plan.speed.intervals import EIGHTY_PERCENT
-from toolkit.plan.speed.rates import architecture_of
+from toolkit.plan.speed.rates import architecture_of, release_of
 from toolkit.specs import SpeedConstants
 
 PRIORS = DATA / "priors.toml"
@@ -57,6 +57,8 @@ SPLITS: dict[str, Callable[[Row], str]] = {
     "size": size_of,
     "size, 7B and 8B together": lambda row: ALIKE.get(size_of(row), size_of(row)),
 }
+#: The splits whose errors are kept with the constants.
+KEPT = ("release", "card", "size")
 
 
 @dataclass(frozen=True)
@@ -77,16 +79,33 @@ class Held:
         return abs(self.log_error) <= EIGHTY_PERCENT * self.log_sd
 
 
-def held_out(rows: Sequence[Row], system: System, split: Callable[[Row], str], doubts: Sequence[float]) -> list[Held]:
-    """Return every row as the fit without its group predicts it."""
+def held_out(rows: Sequence[Row], system: System, split: Callable[[Row], str], constants: SpeedConstants) -> list[Held]:
+    """Return every row as the fit without its group predicts it, with the doubt of who never saw that group."""
     groups = np.array([split(row) for row in rows])
     found = []
     for group in sorted(set(groups)):
         others = groups != group
         at, _ = system.fit(others)
         said = np.log(system.predicted(at, system.seen(others)) / system.measured)
-        found += [Held(rows[i], group, float(said[i]), doubts[i]) for i in np.flatnonzero(~others)]
+        known = without(constants, seen=[rows[i] for i in np.flatnonzero(others)])
+        found += [Held(rows[i], group, float(said[i]), log_sd_of(rows[i], known)) for i in np.flatnonzero(~others)]
     return found
+
+
+def without(constants: SpeedConstants, *, seen: Sequence[Row]) -> SpeedConstants:
+    """Return the constants with the doubt of who has SEEN these rows alone: that of the priors for other cards."""
+    known = {architecture_of(row.setup.gpu, constants).name for row in seen}
+    before = {kind.name: kind.log_sd for kind in speeds.read(PRIORS).architectures}
+    architectures = tuple(
+        kind if kind.name in known else dataclasses.replace(kind, log_sd=before[kind.name])
+        for kind in constants.architectures
+    )
+    return dataclasses.replace(constants, releases=releases_of(seen), architectures=architectures)
+
+
+def releases_of(rows: Iterable[Row]) -> tuple[str, ...]:
+    """Return the releases that some rows are of."""
+    return tuple(sorted({release_of(row.setup) for row in rows}))
 
 
 def log_sd_of(row: Row, constants: SpeedConstants) -> float:
@@ -130,11 +149,40 @@ def _has_sibling(held: Held, others: Sequence[Held]) -> bool:
 
 
 def with_doubt(constants: SpeedConstants, rows: Sequence[Row], system: System) -> SpeedConstants:
-    """Return the constants with the residuals that make intervals of 80 % hold WANTED_COVERAGE of held-out rows."""
-    errors: dict[str, float] = {}
+    """Return the constants with how far releases lie apart, and with the residuals that make intervals of 80 % hold
+    WANTED_COVERAGE of held-out rows."""
+    count = len(read())
+    alone = system_of(rows[:count], speeds.read(PRIORS))
+    far = release_sd([held_out(*of, SPLITS["release"], constants) for of in ((rows, system), (rows[:count], alone))])
+    constants = dataclasses.replace(constants, log_sd={**constants.log_sd, "release": far})
+    by_split = {name: held_out(rows, system, split, constants) for name, split in SPLITS.items()}
+    # The same splits of the first tables alone: without later ones, a release is further from all others.
+    of_file = [held_out(rows[:count], alone, split, constants) for split in SPLITS.values()]
     log_sd = dict(constants.log_sd)
-    doubts = [log_sd_of(row, constants) for row in rows]
-    by_split = {name: held_out(rows, system, SPLITS[name], doubts) for name in ("release", "card", "size")}
+    for key, is_one in (("residual_one", True), ("residual_many", False)):
+        some = [row for held in (*by_split.values(), *of_file) for row in held if row.row.is_one_gpu is is_one]
+        # What every row would need besides what the constants explain; the quantile of it covers as many.
+        needed = [(row.log_error / EIGHTY_PERCENT) ** 2 - row.log_sd**2 + log_sd[key] ** 2 for row in some]
+        log_sd[key] = round(math.sqrt(max(0.0004, sorted(needed)[int(WANTED_COVERAGE * len(needed))])), 4)
+    return dataclasses.replace(constants, log_sd=log_sd, errors=_errors({name: by_split[name] for name in KEPT}))
+
+
+def release_sd(by_release: Iterable[Sequence[Held]]) -> float:
+    """Return how far a release's rows lie together, one way or the other, from what all other releases say of them.
+
+    This part of an error is one throw for a whole table: no number of rows averages it out.
+    """
+    means = []
+    for held in by_release:
+        for group, is_one in sorted({(row.group, row.row.is_one_gpu) for row in held}):
+            means.append(
+                statistics.mean(row.log_error for row in held if (row.group, row.row.is_one_gpu) == (group, is_one))
+            )
+    return round(math.sqrt(statistics.mean(mean**2 for mean in means)), 4)
+
+
+def _errors(by_split: Mapping[str, Sequence[Held]]) -> dict[str, float]:
+    errors: dict[str, float] = {}
     for name, held in by_split.items():
         for key, is_one in (("one", True), ("many", False)):
             some = [
@@ -144,20 +192,7 @@ def with_doubt(constants: SpeedConstants, rows: Sequence[Row], system: System) -
             ]
             errors[f"{name}_{key}_median"] = round(statistics.median(some), 4)
             errors[f"{name}_{key}_mean"] = round(statistics.mean(some), 4)
-    alone = _held_of_file_alone(rows, doubts)
-    for key, is_one in (("residual_one", True), ("residual_many", False)):
-        some = [row for held in (*by_split.values(), *alone) for row in held if row.row.is_one_gpu is is_one]
-        # What every row would need besides what the constants explain; the quantile of it covers as many.
-        needed = [(row.log_error / EIGHTY_PERCENT) ** 2 - row.log_sd**2 + log_sd[key] ** 2 for row in some]
-        log_sd[key] = round(math.sqrt(max(0.0004, sorted(needed)[int(WANTED_COVERAGE * len(needed))])), 4)
-    return dataclasses.replace(constants, log_sd=log_sd, errors=errors)
-
-
-def _held_of_file_alone(rows: Sequence[Row], doubts: Sequence[float]) -> list[list[Held]]:
-    """Return the same splits of the first tables alone: without later ones, a release is further from all others."""
-    count = len(read())
-    system = system_of(rows[:count], speeds.read(PRIORS))
-    return [held_out(rows[:count], system, SPLITS[name], doubts[:count]) for name in ("release", "card", "size")]
+    return errors
 
 
 def on_other_figures(rows: Iterable[Row], constants: SpeedConstants) -> list[Held]:
@@ -204,9 +239,8 @@ def main() -> None:
         print(f"left out: {card} with tp {ranks}, {reason}")
     rows = read() if options.file_alone else read_all()
     system = system_of(rows, speeds.read(PRIORS))
-    doubts = [log_sd_of(row, constants) for row in rows]
     for name, split in SPLITS.items():
-        held = held_out(rows, system, split, doubts)
+        held = held_out(rows, system, split, constants)
         print_split(name, held)
         print_worst(held, options.worst)
     print(f"\nreleases that no fit has seen\n{'':26}{'one GPU: n  median    mean     p90  covered':>40}   several GPUs")

@@ -55,6 +55,7 @@ def constants_of(system: System, rows: Sequence[Row], *, at: np.ndarray, covaria
         architectures=architectures,
         links=links,
         shared=shared,
+        releases=planner_accuracy.releases_of(rows),
     )
 
 

@@ -218,6 +218,17 @@ def test_what_no_figure_stands_behind_is_called_extrapolated():
     assert found.output_tps.high / found.output_tps.mid > 1.28
 
 
+def test_a_release_or_toolchain_without_figures_is_told_with_a_wider_interval():
+    def width(version, engine):
+        server = dataclasses.replace(setup(), tensorrt_llm=version, engine=engine)
+        told = predict(server, load(concurrency=64)).output_tps
+        return told.high / told.low
+
+    assert width("0.17.0.post1", "trtllm") < width("0.18.0", "trtllm")
+    assert width("1.2.1", "llmapi") < width("1.2.1", "trtllm")
+    assert width("0.18.0", "trtllm") == pytest.approx(width("", ""))
+
+
 def test_latent_attention_reads_one_vector_and_multiplies_it_for_every_head():
     """Eight ranks share the heads, and each reads the whole cache: long contexts cost arithmetic, not only memory."""
     latent = models.shape_of("DeepseekV3ForCausalLM").describe(DEEPSEEK_V3)

@@ -72,6 +72,7 @@ class SpeedConstants:
     links: tuple[LinkRates, ...]
     shared: Mapping[str, float]  # costs that no card changes: host, launches, corners of the roofline
     log_sd: Mapping[str, float]  # of links, overhead, of what no constant explains, and of memory
+    releases: tuple[str, ...] = ()  # that the rows are of, as toolkit.plan.speed.rates.release_of names them
     errors: Mapping[str, float] = field(default_factory=dict)  # held out, as benchmarks/planner_accuracy.py found them
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from toolkit.plan.speed import intervals
@@ -17,7 +18,7 @@ from toolkit.plan.speed.flow import (
     open_loop,
     steady,
 )
-from toolkit.plan.speed.rates import GIGA, TERA, Basis, architecture_of, basis_of, calibrated, is_own
+from toolkit.plan.speed.rates import GIGA, TERA, Basis, architecture_of, basis_of, calibrated, is_own, release_of
 from toolkit.plan.speed.shapes import shape_of
 from toolkit.plan.speed.steps import BOUND_BY
 from toolkit.specs import (
@@ -139,8 +140,8 @@ def _bound_by(found: Estimate) -> str:
 
 def _log_sd(found: Estimate, constants: SpeedConstants, *, is_calibrated: bool) -> float:
     residual = constants.log_sd["residual_many" if found.line.shape.tp > 1 else "residual_one"]
-    if _is_unseen(found.line.setup.model) and not is_calibrated:
-        residual = math.hypot(residual, UNSEEN_MODEL_SD)
+    if not is_calibrated:
+        residual = math.hypot(residual, *_unseen_sds(found.line.setup, constants))
     sd = intervals.log_sd_of(found.flow.parts, found.basis.log_sd, residual=residual)
     if not _is_full(found) or found.ceiling.limit != KV_CACHE:
         return sd
@@ -149,6 +150,14 @@ def _log_sd(found: Estimate, constants: SpeedConstants, *, is_calibrated: bool) 
     pool = line.setup.kv_capacity_tokens * line.shape.read_bytes(line.workload.tokens) / line.workload.tokens
     doubt = min(0.7, constants.log_sd["memory_bytes"] / max(pool, 1.0))
     return math.hypot(sd, _gain_of_more(found) * doubt)
+
+
+def _unseen_sds(setup: ServerSetup, constants: SpeedConstants) -> Iterator[float]:
+    """Yield the doubt of everything about a server that no figure of the fit shows."""
+    if _is_unseen(setup.model):
+        yield UNSEEN_MODEL_SD
+    if release_of(setup) not in constants.releases:
+        yield constants.log_sd["release"]
 
 
 def _provenance(found: Estimate, calibration: Calibration | None) -> str:

@@ -85,6 +85,11 @@ def architecture_of(gpu: GpuSpec, constants: SpeedConstants) -> ArchitectureRate
     return max(older, key=lambda rates: min(rates.sms)) if older else constants.architectures[0]
 
 
+def release_of(setup: ServerSetup) -> str:
+    """Return what speed may change with: the engine, and its version as far as releases with a page of figures go."""
+    return " ".join((setup.engine, ".".join(setup.tensorrt_llm.split(".")[:2])))
+
+
 def power_share(gpu: GpuSpec, architecture: ArchitectureRates) -> float:
     """Return what a small power budget leaves of the matrix units: clocks fall with about the root of what is missing.
 
