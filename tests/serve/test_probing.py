@@ -2,6 +2,7 @@
 
 import dataclasses
 import http.server
+import json
 import threading
 import time
 
@@ -20,6 +21,7 @@ class Scripted:
     finished = 0
     steps, steps_for_each = 0, 0
     status = 200
+    error = "the device is lost"
     takes_s = 0.0
     asked = 0
 
@@ -42,7 +44,7 @@ def scripted():
             script.steps += script.steps_for_each
             released.wait(script.takes_s)
             script.answered += script.status == 200
-            self.reply(script.status, '{"error": "the device is lost"}')
+            self.reply(script.status, json.dumps({"error": script.error}))
 
         def reply(self, status, text):
             self.send_response(status)
@@ -145,6 +147,17 @@ def test_an_engine_that_steps_in_the_silence_is_busy_and_one_that_only_errs_is_n
     scripted.takes_s, scripted.status = 0.0, 500
     assert look(prober) == ""
     assert look(prober) == "Model 'ensemble' answered a request for one token with 500: the device is lost."
+
+
+def test_a_full_queue_is_a_fault_only_of_an_engine_that_stands_still(prober, scripted):
+    scripted.status = 503
+    scripted.error = "in ensemble 'ensemble', Exceeds maximum queue size: 64 requests wait already."
+    for _ in range(3):
+        scripted.steps += 100
+        assert (look(prober), prober.failures) == ("", 0)
+    assert look(prober) == ""
+
+    assert look(prober).startswith("Model 'ensemble' answered a request for one token with 503: in ensemble")
 
 
 def test_what_is_wrong_in_a_server_counts_when_it_is_seen_twice(prober, monkeypatch):

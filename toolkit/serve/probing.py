@@ -36,6 +36,7 @@ class Prober:
     looked_s: float = field(default_factory=time.monotonic)
     probed_s: float = field(default_factory=time.monotonic)
     answered: float = 0.0
+    steps: float = 0.0
     failures: int = 0
     is_doubted: bool = False
 
@@ -57,16 +58,19 @@ class Prober:
         return said if self.failures >= PATIENCE else ""
 
     def _look(self, model: str) -> str:
-        before, (self.answered, steps) = self.answered, self._counts(model)
+        before, steps_before = self.answered, self.steps
+        self.answered, self.steps = self._counts(model)
         if self.answered > before:
             return ""
         try:
             triton_http.generate_one_token(self.record.endpoint.http_url, model, timeout_s=PROBE_TIMEOUT_S)
         except ServerError as error:
-            answered, further = self._counts(model)
-            # Every way to answer others counts, since a full queue keeps a probe out, too; and in silence every step.
-            is_moving = answered > before or (isinstance(error, triton_http.NoAnswer) and further > steps)
-            return "" if is_moving else str(error)
+            answered, steps = self._counts(model)
+            # A full queue turns a probe away at once: what counts are the steps since the last look.
+            is_stepping = (isinstance(error, triton_http.NoAnswer) and steps > self.steps) or (
+                isinstance(error, triton_http.QueueFull) and steps > steps_before
+            )
+            return "" if answered > before or is_stepping else str(error)
         self.answered, _ = self._counts(model)
         return ""
 

@@ -16,8 +16,14 @@ class NoAnswer(ServerError):
     """Nothing came back in time."""
 
 
+class QueueFull(ServerError):
+    """Too many others wait already."""
+
+
 #: A server that does not answer a health question in this time is not ready.
 HEALTH_TIMEOUT_S = 2.0
+#: Triton's words, and the engines' own; the status is 400 or 503, as the model is.
+QUEUE_IS_FULL = "maximum queue size"
 
 
 def is_ready(url: str, server_id: str) -> bool:
@@ -78,7 +84,8 @@ def generate_one_token(url: str, model: str, *, timeout_s: float) -> None:
         raise ServerError(f"The server went away while model {model!r} made its first token: {error}.") from error
     if answer.status_code != 200:
         said = _said(answer)
-        raise ServerError(f"Model {model!r} answered a request for one token with {answer.status_code}: {said}.")
+        kind = QueueFull if QUEUE_IS_FULL in said.lower() else ServerError
+        raise kind(f"Model {model!r} answered a request for one token with {answer.status_code}: {said}.")
 
 
 def _client(url: str, timeout_s: float) -> httpx.Client:
