@@ -205,7 +205,8 @@ def test_the_load_test_keeps_in_flight_what_was_asked_for_and_no_more_than_the_s
     _, _, found = sizes(run, built(), "--isl", 512, "--osl", 256)
     carried = found["promise"]["concurrency"]["value"]
     assert in_flight("--concurrency", 8) == 8
-    assert in_flight("--concurrency", 10_000, "--replicas", 2) == 2 * carried
+    # Of the two servers a forwarded port reaches one.
+    assert in_flight("--concurrency", 10_000, "--replicas", 2) == carried
     assert in_flight() == carried
 
 

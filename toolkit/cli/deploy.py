@@ -125,16 +125,17 @@ def _show(spec: DeploySpec, folder: Path, texts: dict[str, str], happened: str) 
             f"{scale.kv_use.value:.0%} of the KV cache ({scale.kv_use.reason})."
         )
     if spec.cost:
-        output.text(_cost_said(spec.cost, spec.replicas.whole * spec.model.ranks))
+        output.text(_cost_said(spec, spec.cost))
     elif spec.gpu.sm:
         output.text(f"Cost: nobody here knows a price of {spec.gpu.title}; give one with --price 0.35EUR/h.")
     if happened:
         output.text(f"Next: trtk deploy --check {folder}; {folder / 'README.md'} has the commands.")
 
 
-def _cost_said(cost: Cost, gpus: int) -> str:
-    around = cost.per_month_with_extras
+def _cost_said(spec: DeploySpec, cost: Cost) -> str:
+    around, gpus = cost.per_month_with_extras, spec.replicas.whole * spec.model.ranks
+    whose = "Cost of the decode workers alone" if spec.is_disaggregated else "Cost"
     return (
-        f"Cost: {cost.per_month:,.0f} {cost.currency} a month for {gpus} GPU{'s' * (gpus > 1)}, {around.low:,.0f} to "
-        f"{around.high:,.0f} with what is around them."
+        f"{whose}: {cost.per_month:,.0f} {cost.currency} a month for {gpus} GPU{'s' * (gpus > 1)}, "
+        f"{around.low:,.0f} to {around.high:,.0f} with what is around them."
     )

@@ -7,7 +7,7 @@ import math
 import re
 import tempfile
 from collections.abc import Mapping
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any
 
 from toolkit.cli import deploy_budgets, deploy_options, deploy_sizing
@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 #: uid:gid of the images' own user; the same wherever this runs.
 UID = GID = 1000
 OPENAI_PORT = 9000
+#: Revision of a model that is a folder of the machine that built it.
+LOCAL = "local"
 #: https://pkg.go.dev/github.com/distribution/reference: registry, path, tag and digest.
 IMAGE = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9._:-]*(/[a-z0-9][a-z0-9._-]*)*(:[\w.-]{1,128})?(@sha256:[0-9a-f]{64})?")
 
@@ -61,6 +63,11 @@ def _spec_of(target: Target, engine: Path, options: dict[str, Any]) -> DeploySpe
     gpu = _card(plan, found, options)
     placement = _placement(model, options)
     need_image(options["image"], "--image")
+    if options["image"] and target.has_own_image and not model.is_for_cpu:
+        raise UsageError(
+            f"--image names what serves, and {target.title} serves with images of its own release.",
+            hint="Leave it out; --set release=VERSION chooses among those that are known.",
+        )
     need_image(options["gateway_image"], "--gateway-image")
     made = deploy_sizing.sized(plan, gpu, model.ranks, options)
     startup_s = math.ceil(allowances.startup_timeout_s(found))
@@ -116,7 +123,7 @@ def _plan(manifest: EngineManifest, found: Artefact) -> BuildPlan:
 
     try:
         return from_json(BuildPlan, manifest.plan)
-    except TypeError as error:
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise UsageError(
             f"The manifest of {found.folder} was written by trtk {manifest.tool_versions.get('trtk')}: {error}.",
             hint="Build it again with this version.",
@@ -130,7 +137,7 @@ def _model(manifest: EngineManifest, plan: BuildPlan, found: Artefact) -> Deploy
     repository = repositories.spec_of(plan, repositories.Places()) if is_llm_api else None
     return DeployedModel(
         folder=found.folder.name,
-        model=str(manifest.model.get("name", "")),
+        model=_called(manifest),
         revision=str(manifest.model.get("revision") or ""),
         kind=found.kind,
         flow=plan.flow,
@@ -145,6 +152,15 @@ def _model(manifest: EngineManifest, plan: BuildPlan, found: Artefact) -> Deploy
         llm_api=repository.llm_api if repository else {},
         tensorrt_llm="" if found.is_for_cpu else plan.release.tensorrt_llm,
     )
+
+
+def _called(manifest: EngineManifest) -> str:
+    """Return the model's name; of a local folder no path, which tells of the builder's disk and differs on another."""
+    name = str(manifest.model.get("name", ""))
+    if manifest.model.get("revision") != LOCAL:
+        return name
+    last = PurePath(name).name
+    return PurePath(str(manifest.model.get("path", ""))).name if last in {"", ".."} else last
 
 
 def _card(plan: BuildPlan, found: Artefact, options: Mapping[str, Any]) -> GpuSpec:
@@ -200,9 +216,16 @@ def _placement(model: DeployedModel, options: Mapping[str, Any]) -> Placement:
 
 
 def _deployed_gpu(gpu: GpuSpec, options: Mapping[str, Any]) -> DeployedGpu:
+    from toolkit.deploy import names
+
     product = options["gpu_product"] or ""
     if product and gpu.is_cpu:
         raise UsageError("--gpu-product names a GPU, and this runs on a CPU.", hint="Leave it out.")
+    if len(product) > names.MAX_LABEL or not names.VALUE.fullmatch(product):
+        raise UsageError(
+            f"--gpu-product {product!r} is no label of a node.",
+            hint=f"GPU feature discovery has no spaces in it: {'-'.join(gpu.title.split())}.",
+        )
     return DeployedGpu(
         name=gpu.name,
         title=gpu.title,

@@ -94,7 +94,7 @@ def _claim(where: str) -> ModelVolume:
     claim, _, folder = where.partition("/")
     names.need_label(claim, "--model-volume pvc:")
     parts = folder.split("/") if folder else []
-    if any(part in {"", ".", ".."} for part in parts):
+    if any(part in {"", ".", ".."} for part in parts) or not folder.isprintable():
         raise UsageError(f"{folder!r} is no folder inside a claim.", hint="Write pvc:CLAIM/models/demo.")
     return ModelVolume(kind="pvc", source=claim, sub_path=folder)
 

@@ -15,6 +15,7 @@ from toolkit.errors import PlanInfeasible, UsageError
 from toolkit.specs import Autoscale, BuildPlan, Cost, GpuSpec, Promise, Range, Reasoned, Workload
 
 if TYPE_CHECKING:
+    from toolkit.bench.reading import Result
     from toolkit.plan.candidates import Bought, Candidate
 
 #: Where nobody says how long a first token may take: this share of the requests in flight may wait.
@@ -23,6 +24,8 @@ WAITING_SHARE = 0.1
 QUEUE_SHARE = 0.5
 #: Of the KV cache: TensorRT-LLM pauses requests when it is full, so more servers come before that.
 KV_USE, KV_USE_MOST, KV_USE_MARGIN = 0.8, 0.95, 0.05
+#: A chat template adds tokens to a prompt: a load test of this much shorter requests is still one of these.
+LENGTH_MARGIN = 1.25
 #: Of quiet, whatever a start takes: chats come back within minutes.
 LEAST_COOLDOWN_S = 300
 
@@ -58,7 +61,11 @@ def sized(plan: BuildPlan, gpu: GpuSpec, ranks: int, options: dict[str, Any]) ->
     """Return the replicas that the asked load takes, what each is promised, and what all of them cost a month."""
     from toolkit.plan import serving
 
-    load = measured(options["report"], options) if options["report"] else planned(plan, gpu, options)
+    if options["report"]:
+        load = measured(options["report"], options)
+        _need_same_lengths(load, plan_options.workload_of(options, plan.conversion.model), options)
+    else:
+        load = planned(plan, gpu, options)
     replicas = _replicas(load, options)
     promise = Promise(
         evidence=load.evidence,
@@ -72,7 +79,7 @@ def sized(plan: BuildPlan, gpu: GpuSpec, ranks: int, options: dict[str, Any]) ->
         tpot_ms=load.tpot_ms,
         output_tps=load.output_tps,
     )
-    cost = _cost(gpu, ranks * replicas.whole, load, options)
+    cost = _cost(gpu, ranks, replicas.whole, load, options)
     queue_size = serving.queue_size(plan.limits, plan.repository.max_queue_size)
     return Sized(promise=promise, replicas=replicas, cost=cost, kv_use=load.kv_use, queue_size=queue_size)
 
@@ -163,14 +170,31 @@ def _wanted_rate(options: Mapping[str, Any]) -> float | None:
 
 
 def _replicas(load: Load, options: Mapping[str, Any]) -> Reasoned:
+    if options["replicas"]:
+        return _asked(options["replicas"], _taken(load, options))
+    if options["autoscale"]:
+        fewest, most = deploy_options.range_of(options["autoscale"])
+        taken = _taken(load, options)
+        if taken and taken.value > most:
+            raise PlanInfeasible(
+                f"The load takes {taken.whole} servers, and --autoscale ends at {most}: {taken.reason}.",
+                hint=f"Write --autoscale {fewest}..{taken.whole}, or ask for less.",
+            )
+        return Reasoned(value=fewest, reason="the fewest that autoscaling leaves")
+    return _taken(load, options) or Reasoned(value=1, reason="nobody said how much comes: --rate or --concurrency does")
+
+
+def _asked(count: int, taken: Reasoned | None) -> Reasoned:
+    if taken is None or taken.value <= count:
+        return Reasoned(value=count, reason="asked for")
+    return Reasoned(value=count, reason=f"asked for; the load takes {taken.whole}: {taken.reason}")
+
+
+def _taken(load: Load, options: Mapping[str, Any]) -> Reasoned | None:
+    """Return the servers that the load takes; None where nobody said how much it is."""
     from toolkit.plan.recommend import UTILISATION
 
     rate, in_flight = _wanted_rate(options), options["concurrency"]
-    if options["replicas"]:
-        return Reasoned(value=options["replicas"], reason="asked for")
-    if options["autoscale"]:
-        fewest, _ = deploy_options.range_of(options["autoscale"])
-        return Reasoned(value=fewest, reason="the fewest that autoscaling leaves")
     if rate:
         count = math.ceil(rate / (load.rate_rps * UTILISATION))
         reason = f"{rate:g} requests/s at {UTILISATION:.0%} of the {_rate(load.rate_rps)} that one carries"
@@ -179,7 +203,7 @@ def _replicas(load: Load, options: Mapping[str, Any]) -> Reasoned:
         count = math.ceil(in_flight / load.concurrency)
         reason = f"{in_flight} requests in flight, {load.concurrency} on each, says {load.evidence}"
         return Reasoned(value=_few(count), reason=reason)
-    return Reasoned(value=1, reason="nobody said how much comes: --rate or --concurrency does")
+    return None
 
 
 def _rate(value: float) -> str:
@@ -268,12 +292,24 @@ def _candidate(plan: BuildPlan, gpu: GpuSpec, workload: Workload) -> Candidate:
 
 def measured(report: Path, options: Mapping[str, Any]) -> Load:
     """Return what a load test of one server found."""
-    from toolkit.bench import reading, slo
+    from toolkit.bench import reading
 
     found = reading.read(report)
-    document = found.document
-    if not document:
+    if not found.document:
         raise UsageError(f"{report} is no report of `trtk bench`.", hint="Give a folder of reports/.")
+    try:
+        return _load_of(found, report, options)
+    except (KeyError, TypeError, ZeroDivisionError) as error:
+        raise UsageError(
+            f"{report} lacks what servers are counted by: {type(error).__name__} {error}.",
+            hint="Measure again with `trtk bench`.",
+        ) from error
+
+
+def _load_of(found: Result, report: Path, options: Mapping[str, Any]) -> Load:
+    from toolkit.bench import slo
+
+    document = found.document
     if not document["valid"]:
         raise UsageError(
             f"{report} is not valid: {'; '.join(document['warnings'])}", hint="Measure again with `trtk bench`."
@@ -287,11 +323,13 @@ def measured(report: Path, options: Mapping[str, Any]) -> Load:
             f"{report} missed the objective: {', '.join(missed)}. Nothing can be sized by it.",
             hint="Find the load that it holds: trtk bench --find-max.",
         )
-    rate = document["request_throughput_rps"]
+    rate, answered = document["request_throughput_rps"], document["requests"]["ok"]
+    if not (rate > 0 and answered > 0):
+        raise UsageError(f"{report} has no request that was answered.", hint="Measure again with `trtk bench`.")
     return Load(
         evidence=f"{found.name} (measured)",
-        isl=document["input_tokens"] / max(1, document["requests"]["ok"]),
-        osl=document["output_tokens"] / max(1, document["requests"]["ok"]),
+        isl=document["input_tokens"] / answered,
+        osl=document["output_tokens"] / answered,
         concurrency=max(1, round(document["mean_in_flight"])),
         rate_rps=rate,
         output_tps=document["output_token_throughput_tps"],
@@ -302,13 +340,30 @@ def measured(report: Path, options: Mapping[str, Any]) -> Load:
     )
 
 
-def _cost(gpu: GpuSpec, gpus: int, load: Load, options: dict[str, Any]) -> Cost | None:
+def _need_same_lengths(load: Load, wanted: Workload, options: Mapping[str, Any]) -> None:
+    """Raise PlanInfeasible where longer requests are asked for than the load test had."""
+    for name, asked, had in (("isl", wanted.isl, load.isl), ("osl", wanted.osl, load.osl)):
+        if options[name] is not None and asked > LENGTH_MARGIN * had:
+            raise PlanInfeasible(
+                f"{options['report']} measured requests of {load.isl:.0f} + {load.osl:.0f} tokens, and --{name} asks "
+                f"for {asked:.0f}. It says nothing of those.",
+                hint=f"Measure them: trtk bench --isl {wanted.isl:.0f} --osl {wanted.osl:.0f}.",
+            )
+
+
+def _cost(gpu: GpuSpec, ranks: int, replicas: int, load: Load, options: dict[str, Any]) -> Cost | None:
     from toolkit.plan import cost
 
     price: Bought | None = plan_options.prices_of(options)(gpu)
-    if price is None or not gpus:
+    if price is None or not ranks:
         return None
-    tps = Range(low=load.output_tps, mid=load.output_tps, high=load.output_tps) if load.output_tps else None
+    all_tps = replicas * (load.output_tps or 0)
+    tps = Range(low=all_tps, mid=all_tps, high=all_tps) if all_tps else None
     return cost.cost(
-        price.per_gpu_hour, gpus, currency=price.currency, output_tps=tps, duty=options["duty"], offer=price.offer
+        price.per_gpu_hour,
+        ranks * replicas,
+        currency=price.currency,
+        output_tps=tps,
+        duty=options["duty"],
+        offer=price.offer,
     )

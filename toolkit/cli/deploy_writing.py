@@ -112,5 +112,7 @@ def need_ours(folder: Path) -> None:
     """Raise UsageError where FOLDER holds what no `trtk deploy` wrote."""
     if folder.name in {"", ".."} or (folder.exists() and not folder.is_dir()):
         raise UsageError(f"-o '{folder}' names no folder to make.", hint="Try -o deploy/NAME.")
+    if file := next((path for path in folder.parents if path.exists() and not path.is_dir()), None):
+        raise UsageError(f"{file} is a file, not a folder.", hint="Give another folder with -o.")
     if folder.is_dir() and any(folder.iterdir()) and not (folder / RECORD).is_file():
         raise UsageError(f"{folder} is there and was not made by `trtk deploy`.", hint="Give another folder with -o.")

@@ -34,6 +34,7 @@ def of_triton(spec: DeploySpec) -> Guide:
             command=f"{where} port-forward deployment/{deployment(spec)} 8000:8000 8001:8001",
         ),
         url=steps.URL,
+        is_reaching_one=True,
         remove=_remove(spec),
         notes=steps.notes(spec),
     )
@@ -56,6 +57,7 @@ def of_llm(spec: DeploySpec) -> Guide:
             command=f"{where} port-forward service/{spec.name}-kserve-workload-svc 8000:{kserve_llm.PORT}",
         ),
         url=OPENAI_URL,
+        is_reaching_one=True,
         remove=_remove(spec),
         notes=_llm_notes(spec),
     )

@@ -180,11 +180,11 @@ def _labels_of(text: str) -> dict[str, str]:
 
 
 def _claim(spec: DeploySpec, values: dict[str, Any], *, claim: str, gib: int, why: str) -> str:
-    further = {"claim": claim, "size": f"{gib}Gi", "why": why, "access_mode": _access(spec)}
+    further = {"claim": claim, "size": f"{gib}Gi", "why": why, "access_mode": access(spec)}
     return templating.render(f"{FOLDER}/persistentvolumeclaim.yaml.j2", {**values, **further})
 
 
-def _access(spec: DeploySpec) -> str:
+def access(spec: DeploySpec) -> str:
     """Return how many nodes may mount a claim: as many as there are pods."""
     most = spec.autoscale.max_replicas.whole if spec.autoscale else spec.replicas.whole
     return "ReadWriteMany" if most * spec.placement.nodes > 1 or spec.settings["surge"] == "1" else "ReadWriteOnce"

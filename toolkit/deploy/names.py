@@ -38,10 +38,11 @@ def need_label(text: str, option: str) -> str:
     pattern = LABEL if option == "--name" else re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?")
     if len(text) <= limit and pattern.fullmatch(text):
         return text
+    said = option if option.endswith(("=", ":")) else f"{option} "  # --set pull_secret=, --model-volume pvc:
     raise UsageError(
-        f"{option} {text!r} is no DNS label: lower case letters, digits and dashes between them, "
+        f"{said}{text!r} is no DNS label: lower case letters, digits and dashes between them, "
         f"at most {limit} characters.",
-        hint=f"Try {option} {name_of(text, limit=limit)}." if text else f"Try {option} llm.",
+        hint=f"Try {said}{name_of(text, limit=limit) if text else 'llm'}.",
     )
 
 

@@ -33,7 +33,8 @@ def needs(spec: DeploySpec) -> tuple[str, ...]:
         )
     if spec.placement.nodes > 1:
         found.append("LeaderWorkerSet 0.6 or newer, which makes and restarts the pods of one server together.")
-    found.append("The Prometheus operator, for the PodMonitor; without it leave manifests/podmonitor.yaml out.")
+    without = "set objects.podMonitor=false" if spec.target == "helm" else "leave manifests/podmonitor.yaml out"
+    found.append(f"The Prometheus operator, for the PodMonitor; without it {without}.")
     if spec.autoscale and spec.autoscale.kind == "keda":
         found.append(f"KEDA 2.18 or newer, and Prometheus at {spec.autoscale.prometheus_url}.")
     if spec.autoscale and spec.autoscale.kind == "hpa":
@@ -193,6 +194,11 @@ def notes(spec: DeploySpec) -> tuple[str, ...]:
             "The endpoint picker reads the metrics of Triton with TensorRT-LLM: the pods have the label "
             f"{pods.ENGINE_LABEL} for it. They are on port {spec.container.metrics_port}, not on the pool's own: "
             f"--model-server-metrics-port={spec.container.metrics_port}, or a metrics source in its configuration."
+        )
+    if (manifests.is_own_claim(spec) or spec.container.engines_path) and manifests.access(spec) == "ReadWriteOnce":
+        found.append(
+            "The claims are ReadWriteOnce, for one server, and Kubernetes lets nobody change that: for more servers "
+            "remove them, deploy with --replicas and take the model in again."
         )
     if spec.replicas.whole == 1 and not spec.autoscale and spec.settings.get("surge") != "1" and spec.gpu.sm:
         found.append("One server and no spare GPU: a rollout stops serving while the new pod starts.")

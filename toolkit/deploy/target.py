@@ -29,3 +29,4 @@ class Target:
     is_multi_node: bool = False  # True: one replica may take several nodes
     is_autoscaled: bool = False  # True: it can hold --autoscale
     is_disaggregated: bool = False  # True: it can hold --disaggregated
+    has_own_image: bool = False  # True: its operator's image serves, and no --image

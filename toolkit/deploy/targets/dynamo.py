@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from typing import Any
 
@@ -47,10 +48,15 @@ def render(spec: DeploySpec) -> dict[str, str]:
     values = _values(spec)
     objects = ("graph.yaml", "guard.yaml", "request.yaml", *(("autoscaling.yaml",) if spec.autoscale else ()))
     return {
-        **operated.prepared(spec, readers=values["pods"]),
+        **operated.prepared(_loaded(spec, values["release"].runtime_image), readers=values["pods"]),
         **{name: templating.render(f"{FOLDER}/{name}.j2", values) for name in objects},
         "README.md": readme(spec, dynamo_guide.guide(spec, values)),
     }
+
+
+def _loaded(spec: DeploySpec, image: str) -> DeploySpec:
+    """Return a deployment whose files are taken in by the image that its nodes pull anyhow."""
+    return dataclasses.replace(spec, container=dataclasses.replace(spec.container, image=image))
 
 
 def _need_settings(spec: DeploySpec) -> None:
@@ -125,4 +131,5 @@ TARGET = Target(
     is_multi_node=True,
     is_autoscaled=True,
     is_disaggregated=True,
+    has_own_image=True,
 )

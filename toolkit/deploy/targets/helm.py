@@ -123,7 +123,7 @@ def render(spec: DeploySpec) -> dict[str, str]:
         "templates/name.yaml": templating.render("deploy/helm/name.yaml.j2", values),
         **{f"templates/{name}": text for name, text in made.templates.items()},
         **{f"prepare/{name}": text for name, text in manifests.prepared(spec).items()},
-        "README.md": readme(spec, _guide(spec)),
+        "README.md": readme(spec, _guide(manifests.with_defaults(spec))),
     }
 
 
@@ -165,6 +165,7 @@ def _guide(spec: DeploySpec) -> Guide:
         watch=steps.watch(spec),
         reach=steps.reach(spec),
         url=steps.URL,
+        is_reaching_one=True,
         remove=(
             Step(text="All that the chart made, compiled engines too:", command=f"helm uninstall {name} {where}"),
             *steps.remove_claim(spec),

@@ -30,6 +30,7 @@ def _guide(spec: DeploySpec) -> Guide:
         watch=steps.watch(spec),
         reach=steps.reach(spec),
         url=steps.URL,
+        is_reaching_one=True,
         remove=(
             Step(text="The model's claim stays:", command=f"{where} delete --ignore-not-found -f manifests/"),
             *steps.remove_claim(spec),
