@@ -227,6 +227,15 @@ def test_a_report_that_says_too_little_is_refused(change, sentence):
         calibration.point_of({**REPORT, **change}, source="r")
 
 
+def test_a_calibration_of_a_model_by_any_name_is_read_again():
+    server = cpu_setup()
+    found = dataclasses.replace(fitted(server, simulated(server, truth())), model='models/\N{ROCKET} "7B"\\x')
+
+    calibration.write(found)
+
+    assert calibration.read_all() == [found]
+
+
 def test_what_is_kept_is_read_again_and_the_nearest_stands_in():
     server = cpu_setup()
     found = fitted(server, simulated(server, truth(), noise=0.02))

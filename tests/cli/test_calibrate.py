@@ -111,6 +111,7 @@ def test_a_dry_run_keeps_nothing(built, reports):
         (["--report", "r"], "Reports do not say which card and engine they are of."),
         (["--engine", "e"], "--engine belongs to --report."),
         ([], "No server is running here."),
+        ([], "Hint: Start one with `trtk serve ENGINE --detach`, or give --engine FOLDER and --report FOLDERS."),
     ],
 )
 def test_what_cannot_be_meant_is_said_in_a_sentence(arguments, sentence):

@@ -120,3 +120,25 @@ def test_a_catalogue_that_is_no_text_is_refused_in_a_sentence(tmp_path):
     path.write_bytes(b"AcceleratorName,AcceleratorCount,Price\n\xff\xfe,1,1\n")
     with pytest.raises(UsageError, match=r"The prices in .*vms\.csv cannot be read"):
         prices.with_file(prices.defaults(), path)
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("huge.toml", f'[[offers]]\ngpu = "l4"\nper_gpu_hour = 1{"0" * 400}\n'),
+        ("long.csv", f'{SKYPILOT}"{"x" * 200_000}",L4,1\n'),
+    ],
+)
+def test_a_price_file_that_no_number_or_table_holds_is_refused(tmp_path, name, text):
+    (tmp_path / name).write_text(text)
+
+    with pytest.raises(UsageError, match=name):
+        prices.with_file(prices.defaults(), tmp_path / name)
+
+
+def test_a_row_of_a_catalogue_that_ends_early_is_passed_over(tmp_path):
+    (tmp_path / "vms.csv").write_text("Price,AcceleratorCount,AcceleratorName\n0.5,1\n0.4,1,L4\n")
+
+    book = prices.with_file(prices.defaults(), tmp_path / "vms.csv")
+
+    assert [each.per_gpu_hour for each in book.of("l4")] == [0.4]

@@ -35,16 +35,21 @@ def write(found: Calibration) -> Path:
     path = path_of(found)
     document = to_json(found)
     tables = {key: document.pop(key) for key in ("points", "versions")}
-    lines = [f"{key} = {json.dumps(value)}" for key, value in document.items()]
+    lines = [f"{key} = {_toml(value)}" for key, value in document.items()]
     lines += [
         "",
         "[versions]",
-        *(f"{json.dumps(key)} = {json.dumps(value)}" for key, value in tables["versions"].items()),
+        *(f"{_toml(key)} = {_toml(value)}" for key, value in tables["versions"].items()),
     ]
     for point in tables["points"]:
-        lines += ["", "[[points]]", *(f"{key} = {json.dumps(value)}" for key, value in point.items())]
+        lines += ["", "[[points]]", *(f"{key} = {_toml(value)}" for key, value in point.items())]
     files.write_text(path, "\n".join(lines) + "\n")
     return path
+
+
+def _toml(value: object) -> str:
+    """Return a value as both JSON and TOML write it; TOML has no surrogates for what is beyond 16 bits."""
+    return json.dumps(value, ensure_ascii=False)
 
 
 def read_all() -> list[Calibration]:

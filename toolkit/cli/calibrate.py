@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from toolkit.specs import BuildPlan, Calibration, CalibrationPoint, Endpoint, ServerSetup
 
 
+START_HINT = "Start one with `trtk serve ENGINE --detach`, or give --engine FOLDER and --report FOLDERS."
+
+
 @click.command(
     epilog=output.examples(
         "trtk calibrate",
@@ -49,7 +52,7 @@ def calibrate(name: str | None, reports: tuple[Path, ...], engine: Path | None, 
     else:
         if engine is not None:
             raise UsageError("--engine belongs to --report.", hint="A live server is named with --name.")
-        endpoint = reaching.ready_server(name, choose="--name")
+        endpoint = reaching.ready_server(name, choose="--name", start_hint=START_HINT)
         folder = _folder_of(endpoint)
         plan = _plan_of(folder)
         if dry_run:

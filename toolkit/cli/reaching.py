@@ -14,14 +14,14 @@ if TYPE_CHECKING:
 START_HINT = "Start one with `trtk serve ENGINE --detach`, or give --url."
 
 
-def ready_server(name: str | None = None, *, choose: str = "--url") -> Endpoint:
+def ready_server(name: str | None = None, *, choose: str = "--url", start_hint: str = START_HINT) -> Endpoint:
     """Return the server of this name, or the only one that is ready; raises where there is none, or not one."""
     from toolkit import serve
 
     found = {status.endpoint.name: status for status in serve.running()}
     if name is not None and name not in found:
         if not found:
-            raise MissingError(f"No server is running here, and none is named {name!r}.", hint=START_HINT)
+            raise MissingError(f"No server is running here, and none is named {name!r}.", hint=start_hint)
         raise UnknownName("server", name, found, command="trtk status")
     asked = found.values() if name is None else [found[name]]
     ready = [status.endpoint for status in asked if status.state == "ready"]
@@ -36,7 +36,7 @@ def ready_server(name: str | None = None, *, choose: str = "--url") -> Endpoint:
         raise ServerError(
             f"The server {one!r} is {status.state}{why}.", hint=f"`trtk logs {quote(one)}` shows its log."
         )
-    raise MissingError("No server is running here.", hint=START_HINT)
+    raise MissingError("No server is running here.", hint=start_hint)
 
 
 def triton_url(endpoint: Endpoint) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import functools
-import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +18,8 @@ FOLDER = Path(__file__).parent
 EXCHANGE = FOLDER / "exchange.toml"
 ON_DEMAND, SPOT = "on-demand", "spot"
 KINDS = (ON_DEMAND, SPOT)
+#: Above any price or rate, and a number that a float still holds.
+MOST = 1e9
 #: The columns of https://github.com/skypilot-org/skypilot-catalog that are read.
 SKYPILOT_COLUMNS = ("AcceleratorName", "AcceleratorCount", "Price")
 
@@ -107,7 +108,7 @@ def _offers(document: Mapping[str, Any], path: Path) -> tuple[PriceOffer, ...]:
 
 
 def _is_amount(value: object) -> bool:
-    return not isinstance(value, bool) and isinstance(value, (int, float)) and math.isfinite(value) and value > 0
+    return not isinstance(value, bool) and isinstance(value, (int, float)) and 0 < value < MOST
 
 
 def _offer(row: Mapping[str, Any], path: Path) -> PriceOffer:
@@ -134,9 +135,9 @@ def _skypilot(path: Path) -> tuple[PriceOffer, ...]:
     """Return the cheapest offer of each GPU, kind and region; cards that trtk does not know are passed over."""
     try:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
+        return tuple(_cheapest(csv.DictReader(lines), path).values())
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise UsageError(f"The prices in {path} cannot be read: {error}.", hint="Give a CSV in UTF-8.") from error
-    return tuple(_cheapest(csv.DictReader(lines), path).values())
 
 
 def _cheapest(reader: csv.DictReader[str], path: Path) -> dict[tuple[str, str, str], PriceOffer]:
@@ -157,7 +158,7 @@ def _cheapest(reader: csv.DictReader[str], path: Path) -> dict[tuple[str, str, s
 
 def _of_instance(row: Mapping[str, str], path: Path) -> Iterable[PriceOffer]:
     try:
-        gpu, count = gpus.get(row["AcceleratorName"]).name, float(row["AcceleratorCount"] or 0)
+        gpu, count = gpus.get(row["AcceleratorName"] or "").name, float(row["AcceleratorCount"] or 0)
     except (UnknownName, ValueError):
         return
     for column, kind in (("Price", ON_DEMAND), ("SpotPrice", SPOT)):
