@@ -348,6 +348,54 @@ def test_what_checkov_finds_is_told_with_its_place_and_what_stays_with_its_reaso
     assert excused.startswith("CKV_K8S_40: 1000 is the user of NVIDIA's image")
 
 
+ODD = (None, "x", 3, ["x"])
+
+
+def changed(value, new):
+    """Yield VALUE with each of its parts replaced by NEW."""
+    yield new
+    keys = value if isinstance(value, dict) else range(len(value)) if isinstance(value, list) else ()
+    for key in keys:
+        for inner in changed(value[key], new):
+            made = value.copy()
+            made[key] = inner
+            yield made
+
+
+def test_no_shape_of_an_object_is_stumbled_over(tmp_path):
+    monitor = {"spec": {"selector": {"matchLabels": {"app": "x"}}, "podMetricsEndpoints": [{"port": "m"}]}}
+    rule = {"spec": {"groups": [{"rules": [{"record": "a:b", "expr": "up"}]}]}}
+    named = {"apiVersion": "monitoring.coreos.com/v1", "metadata": {"name": "x"}}
+    right = [deployment(), service(), scaler("up"), rule["spec"]]
+    right += [{**named, "kind": "PodMonitor", **monitor}, {**named, "kind": "PrometheusRule", **rule}]
+    documents = [made for one in right for new in ODD for made in changed(one, new)]
+    (tmp_path / "a.yaml").write_text(text_of(*documents))
+    folder = Folder(tmp_path)
+
+    # Those that go by what the schemas hold objects to, which others run.
+    checked = {
+        one.name: one.run(folder).checked
+        for one in validation.catalogue()
+        if one.name in {"references", "pod security", "promql-parser"}
+    }
+
+    assert min(checked.values()) > 30
+
+
+def test_a_kind_that_is_no_text_is_a_problem(tmp_path):
+    found = problems(tmp_path, {"a.yaml": text_of({**service(), "kind": None})}, "kubernetes-validate")
+
+    assert [says for _, says in found] == ["apiVersion and kind have to be text"]
+
+
+def test_names_that_look_like_options_and_scripts_of_nobody_are_files(tmp_path):
+    script = "#!/bin/sh\necho $1\n"
+    found = results_of(tmp_path, {"--norc.sh": script, "x": "#!/\n", "-Dockerfile": "FROM x:1\n", "y": "#!/bin/sh \n"})
+
+    assert [one.place for one in found["shellcheck"].problems] == ["--norc.sh:2"]
+    assert found["shellcheck"].checked == 2
+
+
 TAGS_FOUND = """\
 #!{python}
 import json, sys

@@ -18,6 +18,9 @@ def problems(document: Mapping[str, Any], place: str) -> Iterator[Problem]:
     """Yield what the newest version's schema finds; a kind that it does not know is a problem."""
     import kubernetes_validate
 
+    if not (isinstance(document.get("apiVersion"), str) and isinstance(document.get("kind"), str)):
+        yield Problem(place=place, says="apiVersion and kind have to be text")
+        return
     version = kubernetes_validate.latest_version()
     try:
         kubernetes_validate.validate(document, version, strict=True)

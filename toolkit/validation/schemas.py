@@ -10,6 +10,7 @@ from typing import Any
 from toolkit import deploy
 from toolkit.validation import built_in
 from toolkit.validation.folder import KubernetesObject
+from toolkit.validation.shapes import mapping
 from toolkit.validation.validator import Problem
 
 SCHEMAS = Path(deploy.__file__).parent / "schemas"
@@ -57,7 +58,7 @@ def _pods(schema: Mapping[str, Any], value: Any, root: Mapping[str, Any], where:
     if isinstance(value, Mapping):
         if schema.get(POD):
             is_template = schema[POD] == "template"
-            spec = value.get("spec", {}) if is_template else value
+            spec = mapping(value.get("spec")) if is_template else value
             kept = {key: inner for key, inner in spec.items() if key not in schema.get(NOT_OF_THE_POD, ())}
             yield (f"{where}.spec" if is_template else where), kept
             return

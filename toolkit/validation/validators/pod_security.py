@@ -10,6 +10,7 @@ from typing import Any
 
 from toolkit.validation.folder import Folder
 from toolkit.validation.pods import Pod, pods_of
+from toolkit.validation.shapes import mapping, mappings, words
 from toolkit.validation.validator import Outcome, Problem, Validator
 
 #: What a restricted pod may mount; an image's volume is read-only and has come since.
@@ -27,7 +28,7 @@ def run(folder: Folder) -> Outcome:
     excused: list[str] = []
     for one in folder.all_objects:
         found = pods_of(one)
-        reason = (one.document.get("metadata") or {}).get("annotations", {}).get(EXCEPTION)
+        reason = mapping(mapping(one.document.get("metadata")).get("annotations")).get(EXCEPTION)
         if found and reason:
             excused.append(f"{one.place}: {reason}")
         else:
@@ -40,36 +41,34 @@ def _faults(pod: Pod) -> Iterator[str]:
     for key in HOST:
         if pod.spec.get(key):
             yield f"{key} is set"
-    for volume in pod.spec.get("volumes") or ():
+    for volume in mappings(pod.spec.get("volumes")):
         if kinds := set(volume) - {"name"} - VOLUMES:
-            yield f"the volume {volume.get('name')} is a {', '.join(sorted(kinds))}"
-    shared = pod.spec.get("securityContext") or {}
+            yield f"the volume {volume.get('name')} is a {', '.join(sorted(map(str, kinds)))}"
+    shared = mapping(pod.spec.get("securityContext"))
     for container in pod.containers():
-        own = container.get("securityContext") or {}
+        own = mapping(container.get("securityContext"))
         name = container.get("name")
         yield from (f"container {name}: {fault}" for fault in _container_faults(own, shared))
-        if any("hostPort" in port for port in container.get("ports") or ()):
+        if any("hostPort" in port for port in mappings(container.get("ports"))):
             yield f"container {name}: it has a hostPort"
 
 
 def _container_faults(own: Mapping[str, Any], shared: Mapping[str, Any]) -> Iterator[str]:
-    capabilities = own.get("capabilities") or {}
+    capabilities = mapping(own.get("capabilities"))
     if own.get("privileged"):
         yield "it is privileged"
     if own.get("allowPrivilegeEscalation") is not False:
         yield "allowPrivilegeEscalation is not false"
-    if "ALL" not in (capabilities.get("drop") or ()):
+    if "ALL" not in words(capabilities.get("drop")):
         yield "it does not drop all capabilities"
-    if set(capabilities.get("add") or ()) - {"NET_BIND_SERVICE"}:
-        yield f"it adds {', '.join(capabilities['add'])}"
+    if set(words(capabilities.get("add"))) - {"NET_BIND_SERVICE"}:
+        yield f"it adds {', '.join(words(capabilities['add']))}"
     if own.get("runAsNonRoot", shared.get("runAsNonRoot")) is not True:
         yield "runAsNonRoot is not true"
     if own.get("runAsUser", shared.get("runAsUser")) == 0:
         yield "it runs as user 0"
-    if (own.get("seccompProfile") or shared.get("seccompProfile") or {}).get("type") not in {
-        "RuntimeDefault",
-        "Localhost",
-    }:
+    profile = mapping(own.get("seccompProfile") or shared.get("seccompProfile"))
+    if profile.get("type") not in ("RuntimeDefault", "Localhost"):
         yield "seccompProfile is not RuntimeDefault"
 
 

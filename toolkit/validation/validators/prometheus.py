@@ -8,6 +8,7 @@ from pathlib import Path
 
 from toolkit.validation import programs
 from toolkit.validation.folder import Folder
+from toolkit.validation.shapes import mapping
 from toolkit.validation.validator import Outcome, Problem, Validator, not_installed, outcome
 
 #: A key of a document → what promtool does with such a file.
@@ -33,13 +34,13 @@ def run(folder: Folder) -> Outcome:
 
         for name, arguments in files:
             path = folder.path / name
-            said = programs.run(promtool, *arguments, path.name, cwd=path.parent)
+            said = programs.run(promtool, *arguments, f"./{path.name}", cwd=path.parent)
             if said.code:
                 yield Problem(place=name, says=said.text)
         for one in rules:
             with tempfile.TemporaryDirectory() as place:
                 path = Path(place) / "rules.yml"
-                path.write_text(yaml.safe_dump(dict(one.document["spec"])), encoding="utf-8")
+                path.write_text(yaml.safe_dump(dict(mapping(one.document.get("spec")))), encoding="utf-8")
                 said = programs.run(promtool, *CHECKS["groups"], path.name, cwd=path.parent)
             if said.code:
                 yield Problem(place=one.place, says=said.text)

@@ -9,6 +9,7 @@ from typing import Any
 
 from toolkit import monitoring
 from toolkit.validation.folder import Folder
+from toolkit.validation.shapes import mapping, mappings
 from toolkit.validation.validator import Outcome, Problem, Validator, not_installed, outcome
 
 #: Grafana puts values in their place before Prometheus sees a query.
@@ -42,9 +43,10 @@ def run(folder: Folder) -> Outcome:
 
 def _recorded(folder: Folder) -> set[str]:
     """Return what the folder's own rules record."""
-    groups = [one.content.get("groups") for one in folder.documents if isinstance(one.content, dict)]
-    groups += [one.document["spec"].get("groups") for one in folder.all_objects if one.kind == "PrometheusRule"]
-    rules = [rule for listed in groups if isinstance(listed, list) for group in listed for rule in group["rules"]]
+    groups = [mapping(one.content).get("groups") for one in folder.documents]
+    objects = [one.document for one in folder.all_objects if one.kind == "PrometheusRule"]
+    groups += [mapping(one.get("spec")).get("groups") for one in objects]
+    rules = [rule for listed in groups for group in mappings(listed) for rule in mappings(group.get("rules"))]
     return {str(rule["record"]) for rule in rules if "record" in rule}
 
 
@@ -60,11 +62,10 @@ def _of_dashboards(folder: Folder) -> Iterator[tuple[str, str]]:
 
 def _of_scalers(folder: Folder) -> Iterator[tuple[str, str]]:
     for one in folder.all_objects:
-        spec = one.document.get("spec")
-        triggers = spec.get("triggers", ()) if isinstance(spec, dict) and one.kind == "ScaledObject" else ()
-        for trigger in triggers:
-            if isinstance(trigger, dict) and trigger.get("type") == "prometheus":
-                yield one.place, str(trigger.get("metadata", {}).get("query", ""))
+        triggers = mapping(one.document.get("spec")).get("triggers") if one.kind == "ScaledObject" else ()
+        for trigger in mappings(triggers):
+            if trigger.get("type") == "prometheus":
+                yield one.place, str(mapping(trigger.get("metadata")).get("query", ""))
 
 
 def _expressions(value: Any) -> Iterator[str]:

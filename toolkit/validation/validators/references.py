@@ -8,6 +8,7 @@ from typing import Any
 
 from toolkit.validation.folder import Folder, KubernetesObject
 from toolkit.validation.pods import Pod, pods_of
+from toolkit.validation.shapes import mapping, mappings
 from toolkit.validation.validator import Outcome, Problem, Validator, outcome
 
 #: Kinds whose selector must find pods of this folder → where it is below spec.
@@ -49,7 +50,7 @@ def _twice(found: tuple[KubernetesObject, ...]) -> Iterator[Problem]:
 
 
 def _namespace(one: KubernetesObject) -> str:
-    return str((one.document.get("metadata") or {}).get("namespace", ""))
+    return str(mapping(one.document.get("metadata")).get("namespace", ""))
 
 
 def _selectors(found: tuple[KubernetesObject, ...], pods: list[Pod]) -> Iterator[Problem]:
@@ -62,14 +63,14 @@ def _selectors(found: tuple[KubernetesObject, ...], pods: list[Pod]) -> Iterator
 
 
 def _is_found(wanted: Mapping[str, str], pod: Pod) -> bool:
-    return all(key.startswith(ADDED) or pod.labels.get(key) == value for key, value in wanted.items())
+    return all(str(key).startswith(ADDED) or pod.labels.get(key) == value for key, value in wanted.items())
 
 
 def _targets(found: tuple[KubernetesObject, ...]) -> Iterator[Problem]:
     there = {(one.kind, one.name) for one in found}.union(*(_made_of(one) for one in found))
     for one in found:
-        target = (one.document.get("spec") or {}).get("scaleTargetRef")
-        if isinstance(target, Mapping) and (target.get("kind"), target.get("name")) not in there:
+        target = mapping(one.document.get("spec")).get("scaleTargetRef")
+        if isinstance(target, Mapping) and (str(target.get("kind")), str(target.get("name"))) not in there:
             yield Problem(
                 place=one.place, says=f"it scales {target.get('kind')}/{target.get('name')}, which is not here"
             )
@@ -77,24 +78,24 @@ def _targets(found: tuple[KubernetesObject, ...]) -> Iterator[Problem]:
 
 def _made_of(one: KubernetesObject) -> set[tuple[str, str]]:
     """Return (kind, name) of what an operator makes of an object, and an autoscaler may scale."""
-    spec = one.document.get("spec") or {}
+    spec = mapping(one.document.get("spec"))
     if one.kind == "InferenceService":
         return {("Deployment", f"{one.name}-predictor")}
     if one.kind == "DynamoGraphDeployment":
-        scaled = [part for part in spec.get("components") or () if part.get("scalingAdapter") is not None]
+        scaled = [part for part in mappings(spec.get("components")) if part.get("scalingAdapter") is not None]
         return {("DynamoGraphDeploymentScalingAdapter", f"{one.name}-{part.get('name')}") for part in scaled}
     return set()
 
 
 def _ports(found: tuple[KubernetesObject, ...], pods: list[Pod]) -> Iterator[Problem]:
     for one in found:
-        spec = one.document.get("spec") or {}
+        spec = mapping(one.document.get("spec"))
         if one.kind == "Service":
-            named = [port.get("targetPort") for port in spec.get("ports") or ()]
-            wanted = spec.get("selector") or {}
+            named = [port.get("targetPort") for port in mappings(spec.get("ports"))]
+            wanted = mapping(spec.get("selector"))
         elif one.kind == "PodMonitor":
-            named = [end.get("port") for end in spec.get("podMetricsEndpoints") or ()]
-            wanted = (spec.get("selector") or {}).get("matchLabels") or {}
+            named = [end.get("port") for end in mappings(spec.get("podMetricsEndpoints"))]
+            wanted = mapping(mapping(spec.get("selector")).get("matchLabels"))
         else:
             continue
         chosen = [pod for pod in pods if _is_found(wanted, pod)]
@@ -104,20 +105,20 @@ def _ports(found: tuple[KubernetesObject, ...], pods: list[Pod]) -> Iterator[Pro
 
 
 def _port_names(pod: Pod) -> set[str]:
-    return {str(port.get("name")) for container in pod.containers() for port in container.get("ports") or ()}
+    return {str(port.get("name")) for container in pod.containers() for port in mappings(container.get("ports"))}
 
 
 def _mounts(found: tuple[KubernetesObject, ...], pods: list[Pod]) -> Iterator[Problem]:
     maps = {one.name for one in found if one.kind == "ConfigMap"}
     for pod in pods:
-        volumes = {volume.get("name"): volume for volume in pod.spec.get("volumes") or ()}
+        volumes = {str(volume.get("name")): volume for volume in mappings(pod.spec.get("volumes"))}
         for container in pod.containers():
-            for mount in container.get("volumeMounts") or ():
-                if mount.get("name") not in volumes:
+            for mount in mappings(container.get("volumeMounts")):
+                if str(mount.get("name")) not in volumes:
                     yield Problem(place=pod.place, says=f"the volume {mount.get('name')} is mounted and is not there")
         for volume in volumes.values():
-            name = (volume.get("configMap") or {}).get("name")
-            if name and name not in maps:
+            name = mapping(volume.get("configMap")).get("name")
+            if name and str(name) not in maps:
                 yield Problem(place=pod.place, says=f"the ConfigMap {name} is not here")
 
 

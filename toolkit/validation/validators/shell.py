@@ -19,7 +19,7 @@ def run(folder: Folder) -> Outcome:
     shellcheck = programs.found("shellcheck")
     if shellcheck is None:
         return not_installed("shellcheck", "pip install 'trtk[deploy]'")
-    said = programs.run(shellcheck, "--format=json1", "--severity=style", *names, cwd=folder.path)
+    said = programs.run(shellcheck, "--format=json1", "--severity=style", "--", *names, cwd=folder.path)
     try:
         comments = json.loads(said.out)["comments"]
     except (ValueError, KeyError):
@@ -34,7 +34,7 @@ def _is_script(folder: Folder, name: str) -> bool:
     if "." in name.rsplit("/", maxsplit=1)[-1]:
         return False
     first, _, _ = folder.text(name).partition("\n")
-    return first.startswith("#!") and first.split("/")[-1].split()[-1] in SHELLS
+    return first.startswith("#!") and first.replace("/", " ").split()[-1] in SHELLS
 
 
 VALIDATOR = Validator(name="shellcheck", title="shell scripts", order=40, run=run)
