@@ -60,6 +60,24 @@ def test_what_is_printed_of_a_disaggregated_graph_says_whose_cost_it_is(built, r
     assert "Cost of the decode workers alone: 1,460 EUR a month for 1 GPU" in done.stdout
 
 
+def test_a_linked_folder_is_written_to_where_the_link_leads(built, run, tmp_path):  # noqa: F811
+    (tmp_path / "prod").symlink_to("kept")
+    for count in (1, 2):
+        assert run("kubernetes", built(), "--replicas", count, "-o", "prod").exit_code == 0
+        assert (tmp_path / "prod").is_symlink()
+        assert f"replicas: {count}\n" in (tmp_path / "kept/manifests/deployment.yaml").read_text()
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".kept.lock", "kept", "prod"]
+
+
+@pytest.mark.parametrize(("target", "is_by_kv_use"), [("kubernetes", True), ("dynamo", False)])
+def test_what_is_printed_of_autoscaling_is_what_the_files_scale_by(built, run, target, is_by_kv_use):  # noqa: F811
+    folder = built("h100-sxm", "fp8", flow="llmapi")
+    assert run(target, folder, "--autoscale", "1..4", *PROMETHEUS, "-o", target).exit_code == 0
+    texts = "".join(path.read_text() for path in Path(target).rglob("*.yaml"))
+    done = run(target, folder, "--autoscale", "1..4", *PROMETHEUS, "--dry-run")
+    assert ("of the KV cache" in done.stdout, "kv_cache_block_type" in texts) == (is_by_kv_use, is_by_kv_use)
+
+
 def test_a_model_of_a_local_folder_is_called_by_its_name_wherever_it_lay(built, run, tmp_path):  # noqa: F811
     made = []
     for place in ("/home/one/models/mine", "/srv/two/mine", "mine"):

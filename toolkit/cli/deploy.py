@@ -13,7 +13,7 @@ from toolkit.cli.plan_options import load_options, price_options, workload_optio
 from toolkit.errors import UsageError
 
 if TYPE_CHECKING:
-    from toolkit.specs import Cost, DeploySpec
+    from toolkit.specs import Autoscale, Cost, DeploySpec
 
 EPILOG = output.examples(
     "trtk deploy kubernetes engines/llama-3.1-8b-instruct-a4500-int4 --rate 8 --slo ttft=500ms",
@@ -110,6 +110,8 @@ def write(target: str, engine: Path, folder: Path | None, options: dict[str, Any
 
 
 def _show(spec: DeploySpec, folder: Path, texts: dict[str, str], happened: str) -> None:
+    from toolkit import deploy as room
+
     verb = {"": "Would write", "unchanged": "Nothing changed in"}.get(happened, "Wrote")
     what = "" if verb.startswith("Nothing") else f"{len(texts)} files to "
     output.text(f"{verb} {what}{folder}: {spec.title} on {spec.target}.")
@@ -118,18 +120,23 @@ def _show(spec: DeploySpec, folder: Path, texts: dict[str, str], happened: str) 
             output.text(f"  {name}")
     output.text(f"Replicas: {spec.replicas.whole}, {spec.replicas.reason}.")
     if spec.autoscale:
-        scale = spec.autoscale
-        output.text(
-            f"Autoscaling: {scale.min_replicas.whole} to {scale.max_replicas.whole}, one more above "
-            f"{scale.waiting.value:g} waiting requests of each ({scale.waiting.reason}) or "
-            f"{scale.kv_use.value:.0%} of the KV cache ({scale.kv_use.reason})."
-        )
+        output.text(_autoscaling_said(spec.autoscale, is_by_kv_use=room.pick(spec.target).is_scaled_by_kv_use))
     if spec.cost:
         output.text(_cost_said(spec, spec.cost))
     elif spec.gpu.sm:
         output.text(f"Cost: nobody here knows a price of {spec.gpu.title}; give one with --price 0.35EUR/h.")
     if happened:
         output.text(f"Next: trtk deploy --check {folder}; {folder / 'README.md'} has the commands.")
+
+
+def _autoscaling_said(scale: Autoscale, *, is_by_kv_use: bool) -> str:
+    said = (
+        f"Autoscaling: {scale.min_replicas.whole} to {scale.max_replicas.whole}, one more above "
+        f"{scale.waiting.value:g} waiting requests of each ({scale.waiting.reason})"
+    )
+    return (
+        f"{said} or {scale.kv_use.value:.0%} of the KV cache ({scale.kv_use.reason})." if is_by_kv_use else f"{said}."
+    )
 
 
 def _cost_said(spec: DeploySpec, cost: Cost) -> str:

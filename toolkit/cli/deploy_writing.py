@@ -24,6 +24,7 @@ def write(texts: Mapping[str, str], folder: Path) -> str:
     What a user put there, a state of Terraform's or a file of passwords, stays; what a user changed is refused.
     """
     need_ours(folder)
+    folder = folder.resolve()  # where a link leads, not in its place
     with FolderLock(folder):
         there = _files(folder)
         ours = {RECORD: "", **_written(folder)} if there else {}

@@ -28,5 +28,6 @@ class Target:
     volumes: tuple[str, ...] = ("pvc", "oci", "hostpath")  # kinds of ModelVolume, the default one first
     is_multi_node: bool = False  # True: one replica may take several nodes
     is_autoscaled: bool = False  # True: it can hold --autoscale
+    is_scaled_by_kv_use: bool = True  # False: its autoscaler does not see how full the KV cache is
     is_disaggregated: bool = False  # True: it can hold --disaggregated
     has_own_image: bool = False  # True: its operator's image serves, and no --image

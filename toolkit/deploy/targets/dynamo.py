@@ -130,6 +130,7 @@ TARGET = Target(
     settings=SETTINGS,
     is_multi_node=True,
     is_autoscaled=True,
+    is_scaled_by_kv_use=False,
     is_disaggregated=True,
     has_own_image=True,
 )
