@@ -349,6 +349,7 @@ def records(folder, paths):
         (["--model-volume", "nfs:x"], 2, "--model-volume nfs:x names no volume."),
         (["--model-volume", "oci:models/demo:latest"], 2, "has no digest"),
         (["--model-volume", "hostpath:srv"], 2, "is no absolute path"),
+        (["--model-volume", "hostpath:/"], 2, "is all of a machine"),
         (["--model-volume", "pvc:Claim"], 2, "is no DNS label"),
         (["--model-volume", "pvc:claim/../x"], 2, "is no folder inside a claim"),
         (["--set", "surge"], 2, "--set surge has no value."),

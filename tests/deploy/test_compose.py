@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import re
+import shlex
 
 import pytest
 import yaml
@@ -12,6 +13,7 @@ from tests.deploy.deployments import because
 from toolkit import deploy, validation
 from toolkit.deploy.targets import compose
 from toolkit.errors import PlanInfeasible, UsageError
+from toolkit.specs import ModelVolume
 
 PROBE = {"type": "bind", "source": "./probe", "target": "/opt/trtk-probe", "read_only": True}
 FLOWS = ("engine", "llmapi", "openvino")
@@ -201,6 +203,7 @@ def test_the_same_spec_gives_the_same_bytes():
         ({"settings": {"http_port": "80000"}}, UsageError, "'80000' is no port"),
         ({"settings": {"http_port": "9090"}}, UsageError, "Two services would have port 9090"),
         ({"settings": {"gpus": "GPU-1,GPU-2"}}, UsageError, "names 2 cards; this takes 1"),
+        ({"settings": {"gpus": "0"}}, UsageError, "names 0, which is no card's UUID"),
     ],
 )
 def test_what_one_machine_cannot_do_is_refused_with_what_to_do(changes, error, message):
@@ -211,3 +214,24 @@ def test_what_one_machine_cannot_do_is_refused_with_what_to_do(changes, error, m
         compose.render(dataclasses.replace(spec, settings=settings, **changes))
 
     assert refused.value.hint
+
+
+def test_odd_names_of_folders_are_words_of_the_commands_and_no_variables():
+    odd = ModelVolume(kind="hostpath", source="/srv/a model's $HOME")
+    spec = spec_of("engine", volume=odd)
+    spec = dataclasses.replace(spec, model=dataclasses.replace(spec.model, folder="my demo"))
+    files = compose.render(spec)
+
+    mounts = yaml.safe_load(files["compose.yaml"])["services"]["triton"]["volumes"]
+    assert "/srv/a model's $$HOME" in [mount["source"] for mount in mounts]
+    (line,) = [line for line in files["README.md"].splitlines() if "rsync" in line]
+    assert shlex.split(line)[-2:] == ["my demo/", "/srv/a model's $HOME/"]
+
+
+@pytest.mark.parametrize("target", ["compose", "slurm", "openstack"])
+def test_no_command_of_a_readme_deletes_what_was_in_the_models_place(target):
+    one = {"replicas": because(1)}
+    text = deploy.render(deployments.spec_of(target, volume="hostpath", **one))["README.md"]
+
+    assert "rsync" in text
+    assert "--delete" not in text

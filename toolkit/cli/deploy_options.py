@@ -111,7 +111,9 @@ def _image(where: str) -> ModelVolume:
 def _path(where: str) -> ModelVolume:
     if not where.startswith("/") or ".." in where.split("/") or any(ord(letter) < 32 for letter in where):
         raise UsageError(f"hostpath:{where} is no absolute path.", hint="Write hostpath:/srv/models/demo.")
-    return ModelVolume(kind="hostpath", source=where.rstrip("/") or "/")
+    if not where.strip("/"):
+        raise UsageError("hostpath:/ is all of a machine.", hint="Write hostpath:/srv/models/demo.")
+    return ModelVolume(kind="hostpath", source=where.rstrip("/"))
 
 
 def range_of(text: str) -> tuple[int, int]:

@@ -43,7 +43,12 @@ def compose_service(spec: ContainerSpec) -> dict[str, Any]:
         "ports": [f"{_host(one.address)}:{one.port}:{one.container_port}" for one in spec.ports],
         "network_mode": spec.network if spec.network == "host" else None,
         "volumes": [
-            {"type": "bind", "source": one.source, "target": one.target, "read_only": one.is_read_only}
+            {
+                "type": "bind",
+                "source": one.source.replace("$", "$$"),
+                "target": one.target,
+                "read_only": one.is_read_only,
+            }
             for one in spec.mounts
         ],
         "tmpfs": [f"{path}:{options}" for path, options in spec.tmpfs.items()],

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+import re
 import textwrap
 from pathlib import PurePosixPath
+from shlex import quote
 from typing import Any
 
 from toolkit import monitoring, templating
@@ -21,6 +23,8 @@ LOOPBACK = "127.0.0.1"
 STOP_MARGIN_S = 15
 MIB = 1 << 20
 SECRET = "grafana_admin_password"
+#: Of a card, or of a part of one: https://docs.nvidia.com/cuda/cuda-c-programming-guide/#cuda-environment-variables
+UUID = re.compile(r"(?:GPU|MIG)-[0-9A-Za-z./-]+")
 SETTINGS = {
     "gpus": Setting(default="", help="UUIDs of the cards, with commas; without them .env names them"),
     "prometheus_image": Setting(default="docker.io/prom/prometheus:v3.13.5", help="image of Prometheus"),
@@ -158,6 +162,11 @@ def _gpus(spec: DeploySpec) -> tuple[str, ...]:
     if not spec.model.ranks:
         return ()
     named = tuple(one.strip() for one in spec.settings["gpus"].split(",") if one.strip())
+    if wrong := [one for one in named if not UUID.fullmatch(one)]:
+        raise UsageError(
+            f"--set gpus names {wrong[0]}, which is no card's UUID: an index may be another card after a reboot.",
+            hint="`nvidia-smi -L` lists them.",
+        )
     if named and len(named) != spec.model.ranks:
         raise UsageError(
             f"--set gpus names {len(named)} cards; this takes {spec.model.ranks}.",
@@ -256,8 +265,8 @@ def _preparations(spec: DeploySpec) -> list[Step]:
             Step(
                 text="Put the folder that `trtk build` made where the server reads it; its user "
                 f"{spec.container.uid} must be able to read it:",
-                command=f"sudo mkdir -p {spec.volume.source}\n"
-                f"sudo rsync -a --delete --chmod=Da+rx,Fa+r {spec.model.folder}/ {spec.volume.source}/",
+                command=f"sudo mkdir -p {quote(spec.volume.source)}\n"
+                f"sudo rsync -a --chmod=Da+rx,Fa+r {quote(spec.model.folder)}/ {quote(spec.volume.source)}/",
             )
         )
     if _gpu_variables(spec):

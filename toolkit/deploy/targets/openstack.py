@@ -150,7 +150,8 @@ def _need_possible(spec: DeploySpec) -> None:
 def _guide(spec: DeploySpec, values: dict[str, Any]) -> Guide:
     name, root = spec.name, spec.volume.source
     copy = (
-        f"rsync -a --rsync-path='sudo rsync' engines/{spec.model.folder}/ \"ubuntu@$server:{root}/model.new/\"\n"
+        f"rsync -a --rsync-path='sudo rsync' engines/{shlex.quote(spec.model.folder)}/ "
+        f'"ubuntu@$server:{root}/model.new/"\n'
         f'ssh "ubuntu@$server" \'sudo rm -rf {root}/model.old; sudo mv {root}/model {root}/model.old 2>/dev/null; '
         f"sudo mv {root}/model.new {root}/model'"
     )

@@ -188,7 +188,7 @@ def _guide(spec: DeploySpec, values: dict[str, object]) -> Guide:
         prepare=(
             Step(
                 text="Copy the built folder there; nothing is downloaded in a job:",
-                command=f"rsync -a --delete engines/{spec.model.folder}/ {shlex.quote(spec.volume.source)}/",
+                command=f"rsync -a engines/{shlex.quote(spec.model.folder)}/ {shlex.quote(spec.volume.source)}/",
             ),
             Step(
                 text="Fetch the image once. nvcr.io's key, where it asks for one, is read from enroot's own "
