@@ -430,6 +430,20 @@ def test_a_tag_of_nvidias_image_stays_with_what_to_do_and_one_of_anybody_elses_i
     assert "--image nvcr.io/…@sha256:…" in excused
 
 
+def test_a_folder_cannot_choose_what_checkov_runs(tmp_path, monkeypatch):
+    program = tmp_path / "checkov"
+    program.write_text(f"#!/bin/sh\ntouch {tmp_path}/ran\n")
+    program.chmod(0o755)
+    monkeypatch.setattr(programs, "found", lambda name: Path(program) if name == "checkov" else None)
+    files = {"a.yaml": text_of(deployment()), ".checkov.yaml": "external-checks-dir: [own]\n"}
+
+    found = results_of(tmp_path / "d", files)["checkov"]
+
+    assert found.state == NOT_CHECKED
+    assert ".checkov.yaml" in found.not_checked[0]
+    assert not (tmp_path / "ran").exists()
+
+
 def test_a_list_of_objects_is_its_objects(tmp_path):
     document = {"apiVersion": "v1", "kind": "List", "items": [deployment(), service()]}
     (tmp_path / "a.yaml").write_text(text_of(document))

@@ -13,9 +13,11 @@ from toolkit.registry import toml_document
 from toolkit.validation import programs
 from toolkit.validation.folder import Folder
 from toolkit.validation.pods import pods_of
-from toolkit.validation.validator import Outcome, Problem, Validator, not_installed, outcome
+from toolkit.validation.validator import Outcome, Problem, Validator, not_checked, not_installed, outcome
 
 FRAMEWORKS = ("kubernetes", "dockerfile", "terraform")
+#: It reads them in the folder that it looks at: rules to leave out, and Python files to run as rules.
+CONFIGS = (".checkov.yaml", ".checkov.yml")
 #: Its tree of libraries is large and pins what others use: it wants a virtual environment of its own.
 INSTALL = "pipx install checkov (a virtual environment of its own), and put it on the PATH"
 
@@ -28,6 +30,8 @@ def run(folder: Folder) -> Outcome:
     program = programs.found("checkov")
     if program is None:
         return not_installed("checkov", INSTALL)
+    if configured := [name for name in CONFIGS if name in folder.files]:
+        return not_checked(f"checkov runs what {configured[0]} names, which may be any program: move that file away")
     frameworks = [word for name in FRAMEWORKS for word in ("--framework", name)]
     options = ("--output", "json", "--quiet", "--compact", "--skip-download")
     said = programs.run(program, "--directory", ".", *frameworks, *options, cwd=folder.path)
