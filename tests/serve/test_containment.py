@@ -186,6 +186,15 @@ def test_a_repository_of_two_instances_is_served_with_the_engine_that_it_is_for(
     assert (document["line"][1], document["orchestrator"]) == (f"--model-repository={repository}", "1")
 
 
+@pytest.mark.parametrize("mounts", [[1], ["/here"], 7, [["/here", "/there", "/more"]]])
+def test_a_damaged_record_of_a_repository_is_named(tmp_path, mounts):
+    folder = built(tmp_path / "demo", "openvino")
+    repository = repository_of(tmp_path / "own", folder, mounts=mounts)
+
+    with pytest.raises(UsageError, match="no pairs of folders"):
+        containment.container(dataclasses.replace(spec_of(folder, "openvino"), repository=str(repository)), WHO)
+
+
 def test_a_cpu_engines_repository_is_served_where_it_is(tmp_path):
     folder = built(tmp_path / "demo", "openvino")
     repository = repository_of(tmp_path / "repository", folder)

@@ -102,8 +102,14 @@ def _apart(spec: ServeSpec, found: Artefact) -> tuple[Mount, ...]:
         return ()
     repository = Path(spec.repository).absolute()
     about = targets.about_of(repository)
-    same = {path: path for path in (str(repository), str(found.folder), about.get("draft")) if path}
-    told = {there: here for here, there in about.get("mounts", ())}
+    same = {path: path for path in (str(repository), str(found.folder), str(about.get("draft") or "")) if path}
+    try:
+        told = {str(there): str(here) for here, there in about.get("mounts", ())}
+    except (TypeError, ValueError) as error:
+        raise UsageError(
+            f"{repository / targets.RECORD} says {about['mounts']!r} of its container's mounts: no pairs of folders.",
+            hint="Write the repository again with `trtk repo`.",
+        ) from error
     return tuple(Mount(source=here, target=there) for there, here in {**same, **told}.items())
 
 
