@@ -208,7 +208,7 @@ def test_a_killed_server_is_back_within_its_budget_and_every_lost_request_is_cou
     """As the kernel kills, which Docker mends by itself; then by `docker kill`, which an operator takes back."""
     container = deployed.container(docker_daemon.client, "triton")
     budget_s = int(re.search(r"--wait-timeout (\d+)", deployed.readme("docker compose up"))[1])
-    load = ("--concurrency", "4", "--isl", "32", "--osl", "16", "--duration", "30", "--timeout", "5")
+    load = ("--concurrency", "4", "--isl", "32", "--osl", "16", "--duration", "20", "--timeout", "5")
     url = f"grpc://127.0.0.1:{deployed.ports['grpc_port']}"
     bench = subprocess.Popen(
         [*TRTK, "bench", "--url", url, "--model", "ensemble", *load, "-o", str(tmp_path / "report"), "--json"],
@@ -268,7 +268,7 @@ def test_autoscaling_rules_ask_for_servers_in_a_real_load_test_and_for_one_when_
     began = time.time()
     crowd = slots + int(3 * waiting_limit)
     url = f"grpc://127.0.0.1:{deployed.ports['grpc_port']}"
-    words = ("--concurrency", crowd, "--isl", "32", "--osl", "400", "--duration", "15", "--warmup", "0")
+    words = ("--concurrency", crowd, "--isl", "32", "--osl", "400", "--duration", "10", "--warmup", "0")
     code, _, said = run_trtk("bench", "--url", url, "--model", "ensemble", *words, "-o", tmp_path / "report")
     assert code == 0, said
     time.sleep(2 * STEP_S)
