@@ -2,12 +2,14 @@
 
 import asyncio
 import contextlib
+import os
+import resource
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from toolkit.bench import http1
+from toolkit.bench import http1, loops
 from toolkit.bench.answer import SendFailed
 
 CHUNKED = (
@@ -158,3 +160,56 @@ def test_nobody_there_is_refused_in_a_sentence():
     with pytest.raises(SendFailed) as caught:
         asyncio.run(main())
     assert caught.value.kind == "connection_refused"
+
+
+def test_a_connection_that_breaks_while_its_request_is_worked_on_is_no_stale_one():
+    heads = []
+
+    async def serve(reader, writer):
+        with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):
+            heads.append(await reader.readuntil(b"\r\n\r\n"))
+            writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+            heads.append(await reader.readuntil(b"\r\n\r\n"))
+            await asyncio.sleep(2 * http1.STALE_WITHIN_S)
+        writer.close()
+
+    async def main():
+        running = await asyncio.start_server(serve, "127.0.0.1", 0)
+        client = http1.Client(f"http://127.0.0.1:{running.sockets[0].getsockname()[1]}")
+        await client.call("POST", "/x")
+        with pytest.raises(SendFailed) as caught:
+            await client.call("POST", "/x")
+        running.close()
+        return caught.value.kind
+
+    assert (asyncio.run(main()), len(heads)) == ("stream_broken", 2)
+
+
+def test_a_client_that_may_open_no_more_connections_says_so_of_itself():
+    async def main():
+        async with server() as url:
+            limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+            taken = os.dup(0)
+            os.close(taken)
+            resource.setrlimit(resource.RLIMIT_NOFILE, (taken, limits[1]))
+            try:
+                with pytest.raises(SendFailed) as caught:
+                    await http1.Client(url).call("POST", "/x")
+            finally:
+                resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+            return caught.value.kind
+
+    assert asyncio.run(main()) == "client_limit"
+
+
+def test_the_loop_of_a_load_test_may_open_as_many_connections_as_the_machine_allows():
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+
+    async def seen():
+        return resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+
+    resource.setrlimit(resource.RLIMIT_NOFILE, (256, limits[1]))
+    try:
+        assert loops.run(seen()) == limits[1]
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)

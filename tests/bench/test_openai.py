@@ -1,11 +1,17 @@
 """OpenAI's protocol: what a server counts is believed, what it does not is estimated; errors come in every form."""
 
+import asyncio
+import json
 import statistics
 
 import pytest
 
+from tests.bench.test_http1 import server
 from toolkit import bench
+from toolkit.bench import http1
+from toolkit.bench.answer import Answer, SendFailed
 from toolkit.bench.latency import itl_ms, ttft_ms
+from toolkit.bench.protocols import openai
 from toolkit.errors import ServerError, UnknownName, UsageError
 from toolkit.specs import LoadProfile
 
@@ -84,3 +90,50 @@ def test_a_triton_is_no_openai_server(serve):
     with pytest.raises(ServerError, match="No OpenAI-compatible server answers at") as caught:
         run(serve().url("openai+http").replace("/v1", "/v2"))
     assert "The URL ends where /models begins" in caught.value.hint
+
+
+STREAMED = (
+    {"choices": [{"delta": "a"}]},
+    {"choices": [{"delta": {"content": ["a"]}}]},
+)
+WHOLE = ({"choices": [{"message": "a"}]},)
+EITHER = (
+    {"choices": [1]},
+    {"choices": 5},
+    {"choices": [], "usage": [1]},
+    {"choices": [], "usage": {"completion_tokens": "7"}},
+)
+
+
+def sent(event, *, is_streaming):
+    """Send one request to a server that answers with this."""
+    raw = json.dumps(event).encode()
+    body = b"data: " + raw + b"\n\ndata: [DONE]\n\n" if is_streaming else raw
+
+    async def main():
+        async with server([b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(body), body]) as url:
+            profile = LoadProfile(url=f"openai+{url}", model="m", requests=1, is_streaming=is_streaming)
+            client, answer = http1.Client(url), Answer()
+            try:
+                await openai.OpenAISession(client, profile, server="x").send(openai.PROBE, answer)
+            finally:
+                await client.close()
+            return answer
+
+    return asyncio.run(main())
+
+
+@pytest.mark.parametrize(
+    ("event", "is_streaming"),
+    [(event, True) for event in (*STREAMED, *EITHER)] + [(event, False) for event in (*WHOLE, *EITHER)],
+)
+def test_json_of_another_form_is_a_bad_response_and_no_bug(event, is_streaming):
+    with pytest.raises(SendFailed, match="An event is JSON of another form than OpenAI's: b'{") as caught:
+        sent(event, is_streaming=is_streaming)
+    assert caught.value.kind == "bad_response"
+
+
+@pytest.mark.parametrize("is_streaming", [True, False])
+def test_an_error_that_is_null_is_none(is_streaming):
+    said = {"delta": {"content": "a"}, "message": {"content": "a"}}
+    assert sent({"error": None, "choices": [said]}, is_streaming=is_streaming).chunks == 1

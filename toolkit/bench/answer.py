@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import itertools
 
 
@@ -11,6 +12,13 @@ class SendFailed(Exception):
     def __init__(self, kind: str, message: str) -> None:
         super().__init__(message)
         self.kind = kind
+
+
+def not_connected(error: OSError) -> SendFailed:
+    """Return why there is no connection: nobody answers, or this machine allows no more."""
+    if error.errno in {errno.EMFILE, errno.ENFILE}:
+        return SendFailed("client_limit", f"The load tester may open no more connections: {error}.")
+    return SendFailed("connection_refused", f"{error}.")
 
 
 class ClientLeft(SendFailed):

@@ -16,12 +16,14 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import SplitResult, urlsplit
 
-from toolkit.bench.answer import SendFailed
+from toolkit.bench.answer import SendFailed, not_connected
 
 CONNECT_TIMEOUT_S = 10.0
 HEAD_LIMIT_BYTES = 1 << 16
 READ_BYTES = 1 << 16
 BEGIN = b"HTTP/1."
+#: A server may close an idle connection at any time, and says so within a round trip; what breaks later is news.
+STALE_WITHIN_S = 0.25
 NO_BODY = frozenset({204, 304})
 OK = 200
 
@@ -321,14 +323,14 @@ class Client:
             f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n{own}{self._headers}\r\n"
         )
         while True:
-            connection, exchange = await self._connection(), made()
+            connection, exchange, asked_at = await self._connection(), made(), time.perf_counter()
             connection.start(head.encode() + body, exchange)
             try:
                 await exchange.head
             except SendFailed as error:
                 connection.close()
-                # A server may close an idle connection at any time; only a fresh one that breaks is news.
-                if not (connection.is_reused and error.kind == "stream_broken"):
+                is_stale = connection.is_reused and time.perf_counter() - asked_at < STALE_WITHIN_S
+                if not (is_stale and error.kind == "stream_broken"):
                     raise
             except BaseException:
                 connection.close()
@@ -351,7 +353,7 @@ class Client:
         except asyncio.TimeoutError as error:
             raise SendFailed("connection_refused", f"No connection within {CONNECT_TIMEOUT_S:.0f} s.") from error
         except OSError as error:
-            raise SendFailed("connection_refused", f"{error}.") from error
+            raise not_connected(error) from error
         return made
 
     def _give_back(self, connection: Connection) -> None:

@@ -20,6 +20,8 @@ SCHEME = "openai+"
 KEY_VARIABLE = "OPENAI_API_KEY"
 PATHS = {"chat": "/chat/completions", "completions": "/completions"}
 DONE = b"[DONE]"
+#: What reading JSON of another form than the protocol's ends with.
+NOT_AS_MEANT = (AttributeError, TypeError, KeyError, IndexError)
 #: What not every server knows, tried once each before the clock starts: (name, fields of the request).
 EXTRAS: tuple[tuple[str, dict[str, Any]], ...] = (
     ("counts each chunk", {"stream_options": {"include_usage": True, "continuous_usage_stats": True}}),
@@ -101,8 +103,11 @@ class OpenAISession:
         ends: list[bool] = []
 
         def receive(data: bytes, now: float) -> None:
-            if data == DONE or (data and take(data, now, answer)):
-                ends.append(True)
+            try:
+                if data == DONE or (data and take(data, now, answer)):
+                    ends.append(True)
+            except NOT_AS_MEANT as error:
+                raise _strange(data) from error
 
         is_streaming = self._profile.is_streaming
         answer.sent = time.perf_counter()
@@ -112,7 +117,10 @@ class OpenAISession:
         if result.status != OK:
             raise failure_of(result.status, result.body)
         if not is_streaming:
-            whole(result.body, result.ended_at, answer)
+            try:
+                whole(result.body, result.ended_at, answer)
+            except NOT_AS_MEANT as error:
+                raise _strange(result.body) from error
         elif not ends:
             raise SendFailed("bad_response", "The stream ended without [DONE] and without a finish_reason.")
         answer.end = result.ended_at
@@ -124,6 +132,16 @@ class OpenAISession:
     async def close(self) -> None:
         """Close every connection."""
         await self._client.close()
+
+
+def _need_counts(answer: Answer) -> None:
+    for count in (answer.input_tokens, answer.total):
+        if not isinstance(count, int | None):
+            raise TypeError(count)
+
+
+def _strange(raw: bytes) -> SendFailed:
+    return SendFailed("bad_response", f"An event is JSON of another form than OpenAI's: {raw[:80]!r}.")
 
 
 def messages_of(ask: Ask) -> list[dict[str, str]]:
@@ -139,12 +157,13 @@ def messages_of(ask: Ask) -> list[dict[str, str]]:
 def take(data: bytes, now: float, answer: Answer) -> bool:
     """Read one event into ANSWER; return whether it says why the answer ended."""
     event = document_of(data)
-    if "error" in event:
+    if event.get("error"):  # some send null with every event
         raise SendFailed("server_error", message_of(event))
     usage = event.get("usage")
     if usage:
         answer.input_tokens = usage.get("prompt_tokens", answer.input_tokens)
         answer.total = usage.get("completion_tokens", answer.total)
+        _need_counts(answer)
     text, is_over = "", False
     for choice in event.get("choices") or ():
         delta = choice.get("delta")
@@ -161,7 +180,7 @@ def take(data: bytes, now: float, answer: Answer) -> bool:
 def whole(raw: bytes, now: float, answer: Answer) -> None:
     """Read an answer that was not streamed."""
     document = document_of(raw)
-    if "error" in document:
+    if document.get("error"):
         raise SendFailed("server_error", message_of(document))
     usage = document.get("usage") or {}
     choices = document.get("choices") or [{}]
@@ -169,6 +188,7 @@ def whole(raw: bytes, now: float, answer: Answer) -> None:
     text = choices[0].get("text") if message is None else message.get("content")
     answer.input_tokens = usage.get("prompt_tokens")
     answer.total = usage.get("completion_tokens")
+    _need_counts(answer)
     if text and answer.pieces is not None:
         answer.pieces.append(text.encode())
     answer.add(now, has_text=bool(text), count=None)
