@@ -99,8 +99,22 @@ _DISK_ERRORS = {
     errno.EFBIG: ("{path} would be larger than this file system or process allows.", "Check `ulimit -f`."),
     errno.EROFS: ("{path} is on a read-only file system.", "Give another folder with -o."),
     errno.ENAMETOOLONG: ("The name of {path} is too long for its file system.", "Give a shorter name with -o."),
+    errno.EEXIST: ("A file is where a folder has to be for {path}.", "Give another folder with -o."),
+    errno.ENOTDIR: ("A file is where a folder has to be for {path}.", "Give another folder with -o."),
     errno.EACCES: ("There is no permission to write {path}.", "Give another folder with -o."),
 }
+
+
+def need_place_for(folder: Path) -> None:
+    """Raise MissingError where FOLDER cannot be made or written to: for those who write after long work."""
+    with disk_errors_named(folder):
+        nearest = folder.absolute()
+        while not nearest.exists():
+            nearest = nearest.parent
+        if not nearest.is_dir():
+            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
+        if not os.access(nearest, os.W_OK | os.X_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
 
 
 class FolderLock:

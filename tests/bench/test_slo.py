@@ -64,3 +64,8 @@ def test_presets_stand_for_objectives_that_can_be_read():
         "ttft=500ms@p95", "tpot=30ms@p95", "ttft=2s@p99", "tpot=100ms@p99", "itl=9ms",
     )  # fmt: skip
     assert all(slo.parse(text).target_ms > 0 for name in slo.PRESETS for text in slo.expanded([name]))
+
+
+def test_a_target_of_nothing_is_refused():
+    with pytest.raises(UsageError, match="can be met by nobody"):
+        slo.parse("ttft=0ms")

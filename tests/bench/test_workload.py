@@ -54,7 +54,21 @@ def test_no_length_is_below_one(mean, deviation):
 
 
 @pytest.mark.parametrize(
-    "text", ["0", "x", "1.5", "normal:5", "uniform:9,3", "zipf:1,2", "lognormal:0,1", "nan", "-3", ""]
+    "text",
+    [
+        "0",
+        "x",
+        "1.5",
+        "normal:5",
+        "uniform:9,3",
+        "zipf:1,2",
+        "lognormal:0,1",
+        "nan",
+        "-3",
+        "",
+        "1e300",
+        "lognormal:5,900",
+    ],
 )
 def test_what_is_no_length_is_refused(text):
     with pytest.raises(UsageError, match="is no length in tokens"):
@@ -140,7 +154,20 @@ def test_a_run_can_be_replayed_from_its_own_records(tmp_path, serve):
 
 
 @pytest.mark.parametrize(
-    "content", ["", "{}", "[1]", "a,b\n1,2\n", '{"timestamp": 1}', "TIMESTAMP,ContextTokens,GeneratedTokens\nx,1,1"]
+    "content",
+    [
+        "",
+        "{}",
+        "[1]",
+        "a,b\n1,2\n",
+        '{"timestamp": 1}',
+        "TIMESTAMP,ContextTokens,GeneratedTokens\nx,1,1",
+        "TIMESTAMP,ContextTokens,GeneratedTokens\nnan,1,1",
+        '{"timestamp": 1e999, "input_length": 1, "output_length": 1}',
+        '{"timestamp": 0, "input_length": "x", "output_length": 1}',
+        '{"timestamp": 0, "input_length": 1e300, "output_length": 1}',
+        '{"timestamp": 0, "input_length": 1, "output_length": 1, "hash_ids": ["a"]}',
+    ],
 )
 def test_what_is_no_trace_is_refused_by_name(tmp_path, content):
     path = tmp_path / "trace"

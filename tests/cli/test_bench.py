@@ -88,12 +88,24 @@ def test_a_server_that_is_not_there_is_exit_6_and_no_report(tmp_path):
         (["--slo", "ttft"], "'ttft' is not an objective."),
         (["--price", "cheap"], "'cheap' is not an hourly price, and no GPU has that name."),
         (["--prompts", "/nowhere"], "The prompts in /nowhere cannot be read"),
+        (["--seed", "-1"], "Invalid value for '--seed'"),
+        (["--url", "grpc://[::1"], "'grpc://[::1' is not a URL."),
         (["--url", "ftp://x"], "There is no protocol named 'ftp'."),
     ],
 )
 def test_what_cannot_be_meant_is_exit_2(arguments, message):
     done = trtk("--url", "grpc://127.0.0.1:1", *arguments)
     assert (done.exit_code, message in done.stderr) == (2, True)
+
+
+def test_a_report_that_cannot_be_written_is_refused_before_anything_is_sent(url, tmp_path):
+    (tmp_path / "file").write_text("")
+    done = trtk("--url", url(), "--requests", "1", "-o", f"{tmp_path}/file/r")
+    assert (done.exit_code, done.stderr.splitlines()[0]) == (
+        4,
+        f"Error: A file is where a folder has to be for {tmp_path}/file/r.",
+    )
+    assert not (tmp_path / "log").read_text()
 
 
 def test_help_has_examples():

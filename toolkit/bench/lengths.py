@@ -12,6 +12,10 @@ from toolkit.errors import UsageError
 
 FORMS = "128, uniform:64,512, normal:512,128 (mean, deviation), lognormal:512,0.6 (median, sigma) or file:LENGTHS"
 
+#: Of a prompt or an answer; no model takes more, and the prompts are made before the clock starts.
+MOST_TOKENS = 10_000_000
+#: A log-normal tail with more is longer than any number.
+MOST_SIGMA = 5.0
 SECONDS_FORMS = "2.5, uniform:1,10, normal:5,2 (mean, deviation) or lognormal:5,0.8 (median, sigma)"
 
 
@@ -82,9 +86,13 @@ def parse_seconds(text: str) -> Lengths:
     (0.5,)
     """
     found = _parsed(text)
-    if found is None or min(found.values) < 0 or (found.kind == "lognormal" and not found.values[0]):
+    if found is None or min(found.values) < 0 or not _is_possible_time(found.kind, found.values):
         raise UsageError(f"{text!r} is no time in seconds.", hint=f"Write {SECONDS_FORMS}.")
     return found
+
+
+def _is_possible_time(kind: str, values: Values) -> bool:
+    return kind != "lognormal" or (values[0] > 0 and values[1] <= MOST_SIGMA)
 
 
 def _parsed(text: str) -> Lengths | None:
@@ -101,9 +109,17 @@ def _parsed(text: str) -> Lengths | None:
 
 
 def _is_possible(kind: str, values: Values) -> bool:
+    if kind == "file":
+        return True
+    if not 1 <= values[0] <= MOST_TOKENS:
+        return False
     if kind == "fixed":
-        return values[0] >= 1 and values[0].is_integer()
-    return values[0] >= 1 and (values[1] >= values[0] if kind == "uniform" else values[1] >= 0)
+        return values[0].is_integer()
+    return (values[0] if kind == "uniform" else 0) <= values[1] <= _most_second(kind)
+
+
+def _most_second(kind: str) -> float:
+    return MOST_SIGMA if kind == "lognormal" else MOST_TOKENS
 
 
 def _listed(path: Path) -> Values:

@@ -81,6 +81,8 @@ def parse(text: str) -> Slo:
             f"{', '.join(PRESETS)}.",
         )
     name, number, unit, share = found.groups()
+    if float(number) <= 0:
+        raise UsageError(f"{text!r} can be met by nobody.", hint="Give a target above zero: --slo ttft=500ms@p95.")
     return Slo(
         name=name,
         target_ms=float(number) * (1000 if unit == "s" else 1),

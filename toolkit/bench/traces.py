@@ -9,11 +9,13 @@ from __future__ import annotations
 import csv
 import datetime
 import json
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from toolkit.bench.lengths import MOST_TOKENS
 from toolkit.errors import UsageError
 from toolkit.specs import TraceRow
 
@@ -26,10 +28,10 @@ def read(path: Path, *, speed: float = 1.0) -> tuple[TraceRow, ...]:
     """Return a trace's rows in the order of time, from zero on; with SPEED 2 it is replayed in half the time."""
     try:
         text = path.read_text(encoding="utf-8-sig")
-        rows = list(_rows(text))
+        rows = [_checked(row) for row in _rows(text)]
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"The trace {path} cannot be read: {error}.") from error
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, OverflowError, csv.Error) as error:
         raise UsageError(
             f"{path} is no trace that is known here: {type(error).__name__} {error}.",
             hint="Known are Mooncake's JSON lines, Azure's and BurstGPT's CSV, ShareGPT's JSON and requests.jsonl.",
@@ -38,6 +40,17 @@ def read(path: Path, *, speed: float = 1.0) -> tuple[TraceRow, ...]:
     if not rows:
         raise UsageError(f"{path} has no request in it.")
     return _from_zero(rows, speed)
+
+
+def _checked(row: TraceRow) -> TraceRow:
+    """Return a row with numbers that are some; raises ValueError and TypeError for others."""
+    if row.due_s is not None and not math.isfinite(row.due_s):
+        raise ValueError(f"a request came at {row.due_s}")
+    if max(row.input_tokens, row.output_tokens) > MOST_TOKENS:
+        raise ValueError(f"a request has more than {MOST_TOKENS:,} tokens")
+    if not all(isinstance(block, int) for block in row.blocks):
+        raise TypeError("hash_ids are not whole numbers")
+    return row
 
 
 def _from_zero(rows: Sequence[TraceRow], speed: float) -> tuple[TraceRow, ...]:
@@ -68,15 +81,17 @@ def _from_documents(documents: Iterable[Document]) -> Iterator[TraceRow]:
 def _mooncake(document: Document) -> Iterator[TraceRow]:
     yield TraceRow(
         due_s=document["timestamp"] / 1000,
-        input_tokens=document["input_length"],
-        output_tokens=document["output_length"],
+        input_tokens=int(document["input_length"]),
+        output_tokens=int(document["output_length"]),
         blocks=tuple(document.get("hash_ids", ())),
     )
 
 
 def _own(document: Document) -> Iterator[TraceRow]:
     yield TraceRow(
-        due_s=document["scheduled_s"], input_tokens=document["input_tokens"], output_tokens=document["output_tokens"]
+        due_s=float(document["scheduled_s"]),
+        input_tokens=int(document["input_tokens"]),
+        output_tokens=int(document["output_tokens"]),
     )
 
 

@@ -66,7 +66,13 @@ DEFAULT_CONCURRENCY = 8
 @click.option("--no-stream", is_flag=True, help="Ask for whole answers.")
 @click.option("--keep-eos", is_flag=True, help="Let answers end early instead of forcing --osl tokens.")
 @click.option("--timeout", type=click.FloatRange(0, min_open=True), default=120.0, show_default=True, help="Seconds.")
-@click.option("--seed", type=int, default=0, show_default=True, help="The same seed sends the same prompts.")
+@click.option(
+    "--seed",
+    type=click.IntRange(0, 2**32 - 1),
+    default=0,
+    show_default=True,
+    help="The same seed sends the same prompts.",
+)
 @click.option(
     "--slo",
     "slos",
@@ -89,11 +95,14 @@ DEFAULT_CONCURRENCY = 8
 def bench(ctx: click.Context, /, as_json: bool, folder: Path | None, **options: Any) -> None:
     """Load-test a server and write a report."""
     from toolkit import bench as load_tester
+    from toolkit import files
 
     find_max, swept, has_page = options.pop("find_max"), options.pop("sweep"), not options.pop("no_page")
     refuse_both(find_max, swept, has_page=has_page)
     profile = profile_from(options)
+    load_tester.check(profile)
     folder = folder or default_folder(profile)
+    files.need_place_for(folder)
     if find_max:
         finding.find_max(ctx, profile, find_max, folder=folder, as_json=as_json)
         return
