@@ -47,6 +47,13 @@ def environment(user_templates: Path | None = None) -> jinja2.Environment:
     return made
 
 
+def missing_names() -> type[Exception]:
+    """Return what a template raises that is rendered without a name it needs."""
+    import jinja2
+
+    return jinja2.UndefinedError
+
+
 def render(template: str, values: dict[str, Any], *, user_templates: Path | None = None) -> str:
     """Return one rendered template; TEMPLATE is a path below templates/."""
     return environment(user_templates).get_template(template).render(**values)

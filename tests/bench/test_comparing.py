@@ -164,3 +164,46 @@ def test_ranks_drawn_from_beta_are_those_of_drawing_every_request():
             <= short[int(1000 * share)]
             <= ordered[min(ordered.index(expected) + 2, 119)]
         )
+
+
+def test_what_has_no_time_between_its_tokens_is_left_out_and_no_ratio():
+    wave = [
+        dataclasses.replace(
+            record, scheduled_s=0.0, sent_s=0.0, first_token_s=1.0, last_token_s=1.0, end_s=1.0, first_chunk_tokens=32
+        )
+        for record in result(count=8).records
+    ]
+    one = dataclasses.replace(result(), records=tuple(wave), duration_s=1.0)
+    assert verdicts(one, one) == {
+        f"{name} p{share}": "same" for name in ("ttft_ms", "e2e_latency_ms") for share in (50, 95)
+    }
+    at_once = [dataclasses.replace(record, last_token_s=record.first_token_s) for record in result().records]
+    assert "itl_ms p50" not in verdicts(dataclasses.replace(result(), records=tuple(at_once)), result())
+
+
+def test_whole_answers_of_vllm_have_no_gaps(tmp_path):
+    file = tmp_path / "whole.json"
+    document = {
+        "start_times": [1.0, 2.0],
+        "ttfts": [0.5, 0.5],
+        "itls": [[], []],
+        "input_lens": [4, 4],
+        "output_lens": [9, 9],
+        "duration": 2.0,
+    }
+    file.write_text(json.dumps(document))
+    assert [itl_ms(record) for record in reading.read(file).records] == [None, None]
+
+
+@pytest.mark.parametrize(
+    ("document", "said"),
+    [
+        ({"schema_version": 9}, "its schema version is 9, known here is 1"),
+        ({"schema_version": 1, "duration_s": 1.0, "valid": True}, "profile, warnings"),
+    ],
+)
+def test_a_report_of_another_version_or_without_its_parts_is_refused(tmp_path, document, said):
+    (tmp_path / "report.json").write_text(json.dumps(document))
+    (tmp_path / "requests.jsonl").write_text("")
+    with pytest.raises(UsageError, match=said):
+        reading.read(tmp_path)

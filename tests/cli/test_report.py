@@ -8,7 +8,9 @@ import pytest
 from click.testing import CliRunner
 
 from tests.bench.test_comparing import result
+from tests.bench.test_report import run
 from tests.cli.test_compare import written as written  # noqa: PLC0414 - the fixture
+from toolkit import bench
 from toolkit.bench import several
 from toolkit.cli import main
 
@@ -57,3 +59,32 @@ def test_cost_and_energy_have_columns_where_a_run_knows_them():
     page = several.html([bare, known])
     assert "<td>1.500 EUR</td><td>2.250</td>" in page
     assert "<td></td><td></td>" in page
+
+
+def test_one_run_has_its_own_page_again(tmp_path):
+    made, page = bench.summarise(run(10), {"os": "test"}), tmp_path / "page.html"
+    own = bench.write(made, tmp_path / "run")
+    assert report(str(tmp_path / "run"), "-o", str(page)).exit_code == 0
+    assert page.read_text() == own.read_text()
+
+
+def test_a_report_without_what_its_page_shows_is_refused_in_a_sentence(written, tmp_path):
+    done = report(written("alone", seed=1), "-o", str(tmp_path / "page.html"))
+    assert (done.exit_code, done.stderr.splitlines()[0]) == (
+        2,
+        "Error: The report.json of alone lacks something that its page shows: 'dict object' has no attribute 'name'.",
+    )
+
+
+def test_names_that_are_no_mathematics_and_no_markup_are_drawn_as_they_are(written, tmp_path):
+    folders = [written("a $x^$ <b>", seed=1), written("$\\frac{$", seed=2)]
+    page = tmp_path / "page.html"
+    assert report(*folders, "-o", str(page)).exit_code == 0
+    assert "<b>" not in page.read_text().split("<svg")[1]
+    assert page.read_text().count("$x^$ &lt;b&gt;") == 3  # the table and both plots
+
+
+def test_a_page_below_a_file_is_refused_in_a_sentence(written, tmp_path):
+    (tmp_path / "file").write_text("")
+    done = report(written("run", seed=1), written("b", seed=2), "-o", str(tmp_path / "file" / "page.html"))
+    assert (done.exit_code, done.stderr[:44]) == (4, "Error: A file is where a folder has to be fo")

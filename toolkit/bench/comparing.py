@@ -13,7 +13,6 @@ times a Beta(k, n - k + 1) number, as the ranks of uniform draws are.
 
 from __future__ import annotations
 
-import math
 import random
 import statistics
 from collections.abc import Sequence
@@ -54,11 +53,11 @@ def compare(before: Result, after: Result, *, tolerated_pct: float = 5.0, seed: 
     for name in ("ttft_ms", "itl_ms", "e2e_latency_ms"):
         for share in SHARES:
             pair = [_latencies(result, name) for result in (before, after)]
-            if all(pair):
+            if all(pair) and percentile(sorted(pair[0]), share):
                 made = [_percentiles(values, share, seed=f"{seed}/{name}/{i}") for i, values in enumerate(pair)]
                 changes.append(_change(f"{name} p{share}", "ms", made, is_more_better=False, tolerated=tolerated_pct))
     slices = [_slices(result) for result in (before, after)]
-    if all(slices) and not (_is_given(before) and _is_given(after)):
+    if all(map(any, slices)) and not (_is_given(before) and _is_given(after)):
         made = [_means(values, seed=f"{seed}/tps/{i}") for i, values in enumerate(slices)]
         changes.append(
             _change("output_token_throughput_tps", "tokens/s", made, is_more_better=True, tolerated=tolerated_pct)
@@ -132,8 +131,8 @@ def _means(values: Sequence[float], *, seed: str) -> _Drawn:
 
 def _change(metric: str, unit: str, made: Sequence[_Drawn], *, is_more_better: bool, tolerated: float) -> Change:
     before, after = made
-    ratios = sorted(100 * (b / a - 1) for a, b in zip(before.draws, after.draws, strict=True) if a > 0)
-    change = 100 * (after.value / before.value - 1) if before.value else math.nan
+    ratios = sorted(100 * (b / a - 1) for a, b in zip(before.draws, after.draws, strict=True) if a > 0) or [0.0]
+    change = 100 * (after.value / before.value - 1)
     low, high = (percentile(ratios, share) for share in ((100 - CONFIDENCE) / 2, (100 + CONFIDENCE) / 2))
     is_change = (low > 0 or high < 0) and abs(change) > tolerated
     verdict = "same" if not is_change else "better" if (change > 0) == is_more_better else "worse"

@@ -175,7 +175,8 @@ def logarithmic(axes: Any) -> None:
 def named(axes: Any, points: Sequence[tuple[float, float, str]], colour: str) -> None:
     axes.scatter([x for x, _, _ in points], [y for _, y, _ in points], s=28, color=colour, linewidths=0)
     for x, y, name in points:
-        axes.annotate(name, (x, y), xytext=(5, 4), textcoords="offset points", fontsize=8, color=INK)
+        said = axes.annotate(name, (x, y), xytext=(5, 4), textcoords="offset points", fontsize=8, color=INK)
+        said.set_parse_math(False)  # a run may be called what is no mathematics
     axes.margins(x=0.15)
 
 

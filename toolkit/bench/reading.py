@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from toolkit.bench.summary import SCHEMA_VERSION
 from toolkit.errors import UsageError
 from toolkit.specs import RequestRecord, from_json
 
@@ -66,6 +67,11 @@ def _lines(path: Path) -> list[Any]:
 def _own(file: Path, name: str) -> Result:
     folder = file.parent
     document = json.loads((folder / "report.json").read_text(encoding="utf-8"))
+    if document["schema_version"] != SCHEMA_VERSION:
+        raise ValueError(f"its schema version is {document['schema_version']}, known here is {SCHEMA_VERSION}")
+    missing = {"profile", "valid", "warnings", "duration_s"} - document.keys()
+    if missing:
+        raise KeyError(", ".join(sorted(missing)))
     records = tuple(from_json(RequestRecord, row) for row in _lines(folder / "requests.jsonl"))
     label = folder.name if file.name == name else name
     return Result(name=label, tool="trtk", duration_s=document["duration_s"], records=records, document=document)
@@ -118,7 +124,8 @@ def _vllm(file: Path, name: str) -> Result:
         is_ok = not (document.get("errors") or [""] * len(starts))[index]
         sent, outcome = start - begin, "ok" if is_ok else "failed"
         first, end = sent + ttft, sent + ttft + sum(gaps)
-        tokens = (document["input_lens"][index], document["output_lens"][index], 1)
+        made = document["output_lens"][index]
+        tokens = (document["input_lens"][index], made, 1 if gaps else made)
         made = _record(index, at=(sent, sent, first if is_ok else None, end), outcome=outcome, tokens=tokens)
         records.append(replace(made, chunks=1 + len(gaps)))
     return replace(_made("vllm", name, records), duration_s=document["duration"])

@@ -7,10 +7,12 @@ from dataclasses import dataclass, replace
 from importlib.util import find_spec
 
 from toolkit import templating
+from toolkit.bench import report
 from toolkit.bench.latency import e2e_latency_ms, itl_ms, percentile, ttft_ms
 from toolkit.bench.reading import Result
 from toolkit.bench.report import shape_said
-from toolkit.specs import RequestRecord
+from toolkit.errors import UsageError
+from toolkit.specs import BenchReport, RequestRecord
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,6 +78,20 @@ def _is_on_front(row: Row, others: Sequence[Row]) -> bool:
         and (other.tokens_per_s, -other.itl_p50_ms) != (row.tokens_per_s, -gap)
         for other in others
     )
+
+
+def page(results: Sequence[Result]) -> str:
+    """Return the own page of a single run of this tool, or one page for several."""
+    only = results[0]
+    if len(results) > 1 or not only.document:
+        return html(results)
+    try:
+        return report.html(BenchReport(document=dict(only.document), records=only.records))
+    except (templating.missing_names(), KeyError) as error:
+        raise UsageError(
+            f"The report.json of {only.name} lacks something that its page shows: {error}.",
+            hint="Run the load test again, or report it beside another.",
+        ) from error
 
 
 def html(results: Sequence[Result]) -> str:

@@ -75,7 +75,7 @@ def _show(results: list[Result], changes: list[Change]) -> None:
 
 def _warnings(results: list[Result]) -> list[str]:
     found = [
-        f"{result.name} is marked invalid: {result.document['warnings'][0]}"
+        f"{result.name} is marked invalid: {next(iter(result.document['warnings']), 'it says not why.')}"
         for result in results
         if result.document and not result.document["valid"]
     ]

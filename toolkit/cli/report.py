@@ -20,7 +20,7 @@ from toolkit.cli import output
 )  # fmt: skip
 @output.json_option
 def report(results: tuple[Path, ...], page: Path, as_json: bool) -> None:
-    """Put load tests on one page: numbers, throughput against latency, and the runs that no other beats.
+    """Draw the page of a load test again, or one page for several: which of them no other beats.
 
     RESULTS are folders of `trtk bench`, or results of aiperf, genai-perf or `vllm bench serve`.
     """
@@ -28,7 +28,7 @@ def report(results: tuple[Path, ...], page: Path, as_json: bool) -> None:
     from toolkit.bench import reading, several
 
     read = [reading.read(path) for path in results]
-    files.write_text(page, several.html(read))
+    files.write_text(page, several.page(read))
     rows = several.rows(read)
     if as_json:
         output.document({"page": str(page), "runs": [dataclasses.asdict(row) for row in rows]})
