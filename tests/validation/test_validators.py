@@ -382,6 +382,12 @@ def test_no_shape_of_an_object_is_stumbled_over(tmp_path):
     assert min(checked.values()) > 30
 
 
+def test_bytes_that_are_no_text_are_a_problem(tmp_path):
+    found = problems(tmp_path, {"a.yaml": "a: \0\n"}, "yamllint")
+
+    assert found == [("a.yaml", "it is no text: special characters are not allowed")]
+
+
 def test_a_kind_that_is_no_text_is_a_problem(tmp_path):
     found = problems(tmp_path, {"a.yaml": text_of({**service(), "kind": None})}, "kubernetes-validate")
 

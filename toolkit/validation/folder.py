@@ -130,8 +130,11 @@ def documents_of(name: str, text: str) -> tuple[Document, ...]:
     """Return the documents of a YAML text, each with its first line; none where it cannot be parsed."""
     import yaml
 
-    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)(text)
     made = []
+    try:
+        loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)(text)
+    except yaml.YAMLError:
+        return ()
     try:
         while loader.check_node():
             node = loader.get_node()

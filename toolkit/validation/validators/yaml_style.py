@@ -22,18 +22,21 @@ rules:
 def run(folder: Folder) -> Outcome:
     """Lint the YAML files."""
     try:
+        import yaml
         import yamllint.config
         import yamllint.linter
     except ModuleNotFoundError:
         return not_installed("yamllint", "pip install 'trtk[deploy]'") if folder.yaml_files else Outcome()
     config = yamllint.config.YamlLintConfig(CONFIG)
 
-    def found() -> Iterator[Problem]:
-        for name in folder.yaml_files:
+    def found(name: str) -> Iterator[Problem]:
+        try:
             for one in yamllint.linter.run(folder.text(name), config):
                 yield Problem(place=f"{name}:{one.line}", says=f"{one.desc} ({one.rule or 'syntax'})")
+        except yaml.reader.ReaderError as error:
+            yield Problem(place=name, says=f"it is no text: {error.reason}")
 
-    return outcome(len(folder.yaml_files), found())
+    return outcome(len(folder.yaml_files), (one for name in folder.yaml_files for one in found(name)))
 
 
 VALIDATOR = Validator(name="yamllint", title="YAML files", order=10, run=run)
