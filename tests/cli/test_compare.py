@@ -52,10 +52,11 @@ def test_loads_that_differ_are_said_to(written, tmp_path):
     report = tmp_path / "after" / "report.json"
     document = json.loads(report.read_text())
     document["profile"]["concurrency"] = 9
+    document["profile"]["stages"] = [{"start_rps": 5.0, "end_rps": 5.0, "duration_s": None}]
     document["valid"], document["warnings"] = False, ["The client sent late."]
     report.write_text(json.dumps(document))
     said = compare(before, after).stderr
-    assert "The loads differ in concurrency (1 and 9): the change may come from that." in said
+    assert "The loads differ in concurrency (1 and 9), the rate: the change may come from that." in said
     assert "after is marked invalid: The client sent late." in said
 
 

@@ -82,9 +82,11 @@ def _warnings(results: list[Result]) -> list[str]:
     profiles = [result.document.get("profile", {}) for result in results]
     differing = [
         f"{key} ({profiles[0][key]} and {profiles[1][key]})"
-        for key in ("model", "concurrency", "isl", "osl", "arrival", "is_streaming")
+        for key in ("model", "concurrency", "isl", "osl", "arrival", "is_streaming", "turns", "shared_prefix")
         if all(profiles) and profiles[0].get(key) != profiles[1].get(key)
     ]
+    if all(profiles) and profiles[0].get("stages") != profiles[1].get("stages"):
+        differing.append("the rate")
     if differing:
         found.append(f"The loads differ in {', '.join(differing)}: the change may come from that.")
     if len({result.tool for result in results}) > 1:
