@@ -123,3 +123,35 @@ def test_errors_and_silence_are_no_answers(probe, triton):
     assert probe() == 1
     triton.is_ready = True
     assert probe() == 0
+
+
+def test_a_full_queue_at_the_first_look_is_no_reason_to_end_a_server_that_works(probe, triton):
+    """It turned the probe away each time, with nothing remembered that the next look could be held against."""
+    triton.status = 503
+    assert probe() == 1
+    triton.steps = 700
+    assert probe() == 0
+    triton.steps = 900
+    assert probe() == 0
+    assert len(triton.bodies) == 1
+
+
+def test_what_a_server_before_this_one_had_counted_is_forgotten(probe, triton, tmp_path):
+    (tmp_path / "state").write_text("1000.0")
+    triton.status, triton.steps = 503, 5
+    assert probe() == 1
+    triton.steps = 50
+    assert probe() == 0
+
+
+@pytest.mark.parametrize("left", ["", "1e", "nan"])
+def test_a_memory_that_was_cut_off_is_none(probe, triton, tmp_path, left):
+    (tmp_path / "state").write_text(left)
+    assert probe() == 0
+    assert len(triton.bodies) == 1
+
+
+def test_a_disk_without_room_ends_no_server(probe, triton, tmp_path):
+    (tmp_path / "state").mkdir()
+    assert [probe(), probe()] == [0, 0]
+    assert len(triton.bodies) == 2

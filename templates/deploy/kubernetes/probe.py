@@ -1,6 +1,8 @@
 """Does the engine work? Exit 0 where it does: what it did for others since the last look counts, else one token."""
 
 import argparse
+import contextlib
+import http.client
 import json
 import re
 import sys
@@ -11,6 +13,7 @@ from pathlib import Path
 #: No proxy of the environment is asked about loopback.
 OPENER = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 QUICK_S = 3.0
+UNKNOWN = -1.0
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -19,15 +22,15 @@ def main(arguments: list[str] | None = None) -> int:
     if not is_ready(asked):
         return said("Triton is not ready.")
     last = Path(asked.state)
-    before, now = float(last.read_text() or 0) if last.is_file() else -1.0, progress(asked)
-    try:
-        if now <= before or before < 0:
-            one_token(asked)
-    except OSError as error:
-        # A busy server lets a probe wait, or turns it away; it works for others in the meantime.
-        if progress(asked) <= now:
-            return said(f"The engine made no token in {asked.timeout:g} s: {error}.")
-    last.write_text(str(progress(asked)))
+    before, now = remembered(last), progress(asked)
+    why = refusal(asked) if now <= before or before == UNKNOWN else ""
+    after = progress(asked)
+    # Remembered after a failure too: a full queue turns probes away, and the next one sees what was done for others.
+    with contextlib.suppress(OSError):  # a full disk is no reason to end a server
+        last.write_text(str(after))
+    # A busy server lets a probe wait; it works for others in the meantime.
+    if why and not UNKNOWN < now < after:
+        return said(f"The engine made no token in {asked.timeout:g} s: {why}.")
     return 0
 
 
@@ -47,8 +50,17 @@ def is_ready(asked: argparse.Namespace) -> bool:
     try:
         with OPENER.open(f"http://127.0.0.1:{asked.http}/v2/health/ready", timeout=QUICK_S) as answer:
             return bool(answer.status == 200)
-    except OSError:
+    except (OSError, http.client.HTTPException):
         return False
+
+
+def remembered(last: Path) -> float:
+    """Return the progress at the last look; UNKNOWN at the first one."""
+    try:
+        found = float(last.read_text())
+    except (OSError, ValueError):
+        return UNKNOWN
+    return found if found >= 0 else UNKNOWN
 
 
 def progress(asked: argparse.Namespace) -> float:
@@ -56,23 +68,27 @@ def progress(asked: argparse.Namespace) -> float:
     try:
         with OPENER.open(f"http://127.0.0.1:{asked.metrics}/metrics", timeout=QUICK_S) as answer:
             text = answer.read().decode(errors="replace")
-    except OSError:
-        return 0.0
+    except (OSError, http.client.HTTPException):
+        return UNKNOWN
     answers = rf'^nv_inference_request_success\{{model="{re.escape(asked.model)}"[^}}]*\}} (\S+)$'
     steps = r'^nv_trt_llm_general_metrics\{[^}]*general_type="iteration_counter"[^}]*\} (\S+)$'
     return sum(float(count) for line in (answers, steps) for count in re.findall(line, text, re.MULTILINE))
 
 
-def one_token(asked: argparse.Namespace) -> None:
-    """Ask for one token; raises OSError where none comes."""
+def refusal(asked: argparse.Namespace) -> str:
+    """Ask for one token; return why none came."""
     body = json.dumps({"text_input": "Hi", "max_tokens": 1, "stream": False}).encode()
     request = urllib.request.Request(
         f"http://127.0.0.1:{asked.http}/v2/models/{asked.model}/generate",
         data=body,
         headers={"Content-Type": "application/json"},
     )
-    with OPENER.open(request, timeout=asked.timeout) as answer:
-        answer.read()
+    try:
+        with OPENER.open(request, timeout=asked.timeout) as answer:
+            answer.read()
+    except (OSError, http.client.HTTPException) as error:
+        return str(error) or type(error).__name__
+    return ""
 
 
 def said(why: str) -> int:
