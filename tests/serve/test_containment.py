@@ -5,6 +5,7 @@ import json
 import os
 import shutil
 import subprocess
+from pathlib import Path
 
 import pytest
 import yaml
@@ -162,7 +163,8 @@ def repository_of(folder, engine, **about):
 def test_a_repository_of_two_instances_is_served_with_the_engine_that_it_is_for(tmp_path):
     """In a stand-in for NVIDIA's image, where the folders are where the container would see them."""
     made = make_bundle(tmp_path / "engine")
-    about = {"gpus": 2, "is_orchestrated": True, "draft": str(tmp_path / "draft"), "mounts": [["/here", "/there"]]}
+    about = {"gpus": 2, "is_orchestrated": True, "draft": str(make_bundle(tmp_path / "draft"))}
+    about["mounts"] = [[str(tmp_path), "/there"], [str(made), "/models/llama"], ["/home", "/data"]]
     repository = repository_of(tmp_path / "repository", made, **about)
     image = Image(tmp_path / "image")
     image.set_gpus("8.6, 20470, NVIDIA RTX A4500")
@@ -175,7 +177,8 @@ def test_a_repository_of_two_instances_is_served_with_the_engine_that_it_is_for(
     assert (target.name, target.artefact.folder, target.artefact.world_size) == ("repository", made, 2)
     assert [(mount.source, mount.target, mount.is_read_only) for mount in container.mounts][2:] == [
         *((path, path, True) for path in same),
-        ("/here", "/there", True),
+        *((path, f"/there/{Path(path).name}", True) for path in same),
+        (str(made), "/models/llama", True),
     ]
     assert container.shm_bytes == (1 << 30) + (2 << 28)
     assert image.start(made, *container.command[2:])[0] == 4  # one GPU is too few
@@ -192,6 +195,14 @@ def test_a_damaged_record_of_a_repository_is_named(tmp_path, mounts):
     repository = repository_of(tmp_path / "own", folder, mounts=mounts)
 
     with pytest.raises(UsageError, match="no pairs of folders"):
+        containment.container(dataclasses.replace(spec_of(folder, "openvino"), repository=str(repository)), WHO)
+
+
+def test_a_draft_that_nobody_built_is_not_shown_to_a_container(tmp_path):
+    folder = built(tmp_path / "demo", "openvino")
+    repository = repository_of(tmp_path / "own", folder, draft=str(tmp_path))
+
+    with pytest.raises(UsageError, match="which `trtk build` did not make"):
         containment.container(dataclasses.replace(spec_of(folder, "openvino"), repository=str(repository)), WHO)
 
 

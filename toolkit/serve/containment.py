@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from toolkit import workspace
 from toolkit.containers import ContainerSpec, Mount, Published, hardening
@@ -97,20 +98,43 @@ def _is_apart(spec: ServeSpec, found: Artefact) -> bool:
 
 
 def _apart(spec: ServeSpec, found: Artefact) -> tuple[Mount, ...]:
-    """Return the mounts of a repository of its own: it names its engine by where that is here, or by its --mount."""
+    """Return the mounts of a repository of its own: it names its engine by where that is here, or by its --mount.
+
+    Only what is served is mounted, wherever the record says that it is seen: whoever wrote it may be somebody else.
+    """
     if not _is_apart(spec, found):
         return ()
     repository = Path(spec.repository).absolute()
     about = targets.about_of(repository)
-    same = {path: path for path in (str(repository), str(found.folder), str(about.get("draft") or "")) if path}
+    served = (repository, found.folder, *_draft(repository, about))
+    seen = {str(folder): str(folder) for folder in served}
+    for here, there in _told(repository, about):
+        for folder in served:
+            if folder.is_relative_to(here):
+                seen[str(there / folder.relative_to(here))] = str(folder)
+    return tuple(Mount(source=here, target=there) for there, here in seen.items())
+
+
+def _draft(repository: Path, about: Mapping[str, Any]) -> tuple[Path, ...]:
+    if not about.get("draft"):
+        return ()
+    folder = Path(str(about["draft"])).absolute()
+    if not targets.is_built(folder):
+        raise UsageError(
+            f"{repository / targets.RECORD} names {folder} as the draft model, which `trtk build` did not make.",
+            hint="Write the repository again with `trtk repo`.",
+        )
+    return (folder,)
+
+
+def _told(repository: Path, about: Mapping[str, Any]) -> list[tuple[Path, Path]]:
     try:
-        told = {str(there): str(here) for here, there in about.get("mounts", ())}
+        return [(Path(here), Path(there)) for here, there in about.get("mounts", ())]
     except (TypeError, ValueError) as error:
         raise UsageError(
             f"{repository / targets.RECORD} says {about['mounts']!r} of its container's mounts: no pairs of folders.",
             hint="Write the repository again with `trtk repo`.",
         ) from error
-    return tuple(Mount(source=here, target=there) for there, here in {**same, **told}.items())
 
 
 def compiled_dir(found: Artefact) -> Path:

@@ -67,7 +67,7 @@ def find(engine: Path | None, *, is_verified: bool = True, progress: Progress = 
     folder = engine if engine is not None else _newest()
     if not folder.is_dir():
         raise UsageError(f"There is no folder {folder}.", hint="`trtk build` makes one; `ls engines` lists them.")
-    if not (folder / MANIFEST).is_file():
+    if not is_built(folder):
         return _repository(folder, is_verified=is_verified, progress=progress)
     found = artefact(folder)
     if is_verified:
@@ -113,7 +113,12 @@ def about_of(repository: Path) -> Mapping[str, Any]:
 def engine_of(repository: Path) -> Path | None:
     """Return the built folder that a repository of `trtk repo` is for, where it is still there."""
     folder = about_of(repository).get("engine")
-    return Path(folder) if isinstance(folder, str) and (Path(folder) / MANIFEST).is_file() else None
+    return Path(folder) if isinstance(folder, str) and Path(folder).is_absolute() and is_built(Path(folder)) else None
+
+
+def is_built(folder: Path) -> bool:
+    """Whether `trtk build` finished a folder."""
+    return (folder / MANIFEST).is_file()
 
 
 def _newest() -> Path:
