@@ -169,3 +169,26 @@ def test_routers_stay_in_32_bits_whatever_the_recipe():
     assert memory.weights_bytes(spec, quant.get("fp8"), None) == (
         experts + attention + 2 * (2 * 320 * 128 + norms) + 4 * 3 * 4 * 128 + 4 * scales
     )
+
+
+def test_the_fullest_stage_is_counted_where_the_first_has_the_small_layers():
+    """DeepSeek's three dense layers come first; two stages of 61 layers hold 28 and 30 mixtures."""
+    model = models.shape_of("DeepseekV3ForCausalLM").describe(DEEPSEEK_V3)
+    fp8 = quant.get("fp8")
+    expert_bytes = 256 * 3 * 7168 * 2048
+
+    whole = memory.weights_bytes(model, fp8, None)
+    halved = memory.weights_bytes(model, fp8, None, sharding=Sharding(pp=2))
+
+    assert 30 * expert_bytes < halved < whole
+    assert halved > whole / 2
+
+
+def test_the_stage_with_the_most_layers_that_look_back_without_end_is_counted():
+    """Of 34 layers of Gemma 3 each sixth sees everything: two of the first seventeen, three of the others."""
+    config = transformers.Gemma3TextConfig(**COMMON, num_hidden_layers=34, sliding_window=512)
+    model = models.family_of("Gemma3ForCausalLM").describe({**config.to_dict(), "architectures": ["Gemma3ForCausalLM"]})
+
+    cached = kv_cache.of_model(model, sharding=Sharding(pp=2))
+
+    assert {group.window is None: group.layers for group in cached} == {True: 3, False: 14}

@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
+from toolkit.plan.tensors import stages_of
 from toolkit.specs import HybridModelSpec, LatentModelSpec, ModelSpec, Sharding
 
 FLOAT_BYTES = 2
@@ -39,9 +40,9 @@ def of_model(
     if isinstance(model, HybridModelSpec):
         return _of_hybrid(model, kv_bytes, ranks)
     each = 2 * max(1, model.num_kv_heads // ranks.tp) * model.head_dim * kv_bytes
-    held = math.ceil(model.num_layers / ranks.pp)
-    # Stages hold alike shares of windowed and full layers; the first has one more where they do not divide.
-    windows = [model.window_of(layer) for layer in range(held)]
+    stages = [[model.window_of(layer) for layer in held] for held in stages_of(model.num_layers, ranks.pp)]
+    # A layer without a window outgrows any number of those with one.
+    windows = max(stages, key=lambda each: (each.count(None), len(each)))
     return tuple(
         CachedLayers(layers=windows.count(window), bytes_per_token=each, window=window)
         for window in dict.fromkeys(windows)
@@ -50,8 +51,9 @@ def of_model(
 
 def _of_hybrid(model: HybridModelSpec, kv_bytes: int, ranks: Sharding) -> tuple[CachedLayers, ...]:
     """Return keys and values of the full layers, and the states of the others, whose heads ranks share out."""
-    held = range(math.ceil(model.num_layers / ranks.pp))
-    states = sum(model.is_recurrent(layer) for layer in held)
+    stages = [[model.is_recurrent(layer) for layer in held] for held in stages_of(model.num_layers, ranks.pp)]
+    held = max(stages, key=lambda each: (each.count(False), len(each)))
+    states = sum(held)
     each = 2 * max(1, model.num_kv_heads // ranks.tp) * model.head_dim * kv_bytes
     full = CachedLayers(layers=len(held) - states, bytes_per_token=each)
     return (full, recurrent(states, state_bytes=model.state_bytes // ranks.tp))

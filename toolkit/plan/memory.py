@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 from toolkit.plan import kv_cache, tensors
 from toolkit.plan.storage import TRTLLM
 from toolkit.plan.tensors import FLOAT_BYTES, Stored
@@ -96,12 +94,13 @@ def weights_bytes(
     """
     ranks = sharding or Sharding()
     form = tensors.LOADED[recipe.quant_algo]
-    layers = range(math.ceil(model.num_layers / ranks.pp))
-    kinds = [(model.is_moe_layer(layer), model.is_recurrent(layer)) for layer in layers]
+    kinds = [(model.is_moe_layer(layer), model.is_recurrent(layer)) for layer in range(model.num_layers)]
     each = {kind: _layer_bytes(model, form, group_size, ranks, kind=kind) for kind in set(kinds)}
+    stages = tensors.stages_of(model.num_layers, ranks.pp)
     is_once = ranks.pp > 1 or (model.is_tied and is_head_shared)
     tables = (1 if is_once else 2) * tensors.table_bytes(model, ranks.tp)
-    return sum(each[kind] for kind in kinds) + tables + FLOAT_BYTES * model.hidden_size
+    layers = max(sum(each[kinds[layer]] for layer in stage) for stage in stages)
+    return layers + tables + FLOAT_BYTES * model.hidden_size
 
 
 def _layer_bytes(

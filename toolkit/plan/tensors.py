@@ -98,6 +98,11 @@ def layers_of(stage: int, *, num_layers: int, pp: int) -> range:
     return range(start, start + short + (stage < longer))
 
 
+def stages_of(num_layers: int, pp: int) -> list[range]:
+    """Return the layers of each pipeline stage."""
+    return [layers_of(stage, num_layers=num_layers, pp=pp) for stage in range(pp)]
+
+
 def module_bytes(module: Module, form: Stored, *, group_size: int | None, layout: str, is_folded: bool = False) -> int:
     """Return what a format stores of a module, all its experts together."""
     each = module.rows * module.width * form.weight_bits // 8
