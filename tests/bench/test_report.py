@@ -85,3 +85,13 @@ def test_a_folder_that_cannot_be_made_is_named(report, tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises((MissingError, NotADirectoryError, FileExistsError), match="file"):
         bench.write(report, tmp_path / "file" / "report")
+
+
+def test_ctrl_c_while_the_page_is_drawn_keeps_the_numbers(report, tmp_path, monkeypatch):
+    def interrupted(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(plots, "draw", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        bench.write(report, tmp_path)
+    assert json.loads((tmp_path / "report.json").read_text())["requests"] == report.document["requests"]

@@ -42,9 +42,11 @@ def write(report: BenchReport, folder: Path, *, has_page: bool = True) -> Path:
     """Write the files, each by rename, and return the path of the page; drawing it is most of the work."""
     rows = (json.dumps(to_json(record), ensure_ascii=False) for record in report.records)
     files.write_text(folder / "requests.jsonl", "".join(row + "\n" for row in rows))
-    if has_page:
-        files.write_text(folder / "report.html", html(report))
-    files.write_json(folder / "report.json", report.document)
+    try:
+        if has_page:
+            files.write_text(folder / "report.html", html(report))
+    finally:  # numbers that took long to measure outlive a Ctrl-C while they are drawn
+        files.write_json(folder / "report.json", report.document)
     return folder / "report.html"
 
 
