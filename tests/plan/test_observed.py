@@ -91,3 +91,7 @@ def test_metrics_say_blocks_and_the_cpu_engines_memory():
         "process": 2e9,
     }
     assert "process" not in observed.of_metrics(blocks, memory, is_cpu=False)
+
+
+def test_a_size_that_is_no_number_is_passed_over():
+    assert observed.of_log("Loaded engine size: ... MiB\nLoaded engine size: 1.5 GiB\n") == {"weights": 1.5 * (1 << 30)}

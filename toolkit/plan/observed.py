@@ -11,7 +11,7 @@ from toolkit.specs import BuildPlan, Sizing
 
 #: TensorRT-LLM writes MB and GB and counts in powers of 1024: its own 43.29 MB and 63.44 GiB add up with the rest so.
 UNIT_BYTES = {"B": 1, "KB": 1 << 10, "KIB": 1 << 10, "MB": 1 << 20, "MIB": 1 << 20, "GB": 1 << 30, "GIB": 1 << 30}
-SIZE = r"([0-9.]+)\s*([KMG]?i?B)"
+SIZE = r"([0-9]+(?:\.[0-9]+)?)\s*([KMG]?i?B)"
 #: What is read off a log → the line that says it. The lines are those of TensorRT-LLM 0.8 to 1.2.
 #: https://nvidia.github.io/TensorRT-LLM/reference/memory.html
 SIZES = {
