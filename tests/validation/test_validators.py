@@ -8,6 +8,7 @@ import pytest
 import yaml
 
 from toolkit import validation
+from toolkit.errors import UsageError
 from toolkit.validation import FAILED, NOT_CHECKED, NOTHING, PASSED, Folder, programs
 
 POD = {
@@ -455,3 +456,25 @@ def test_a_list_of_objects_is_its_objects(tmp_path):
     (tmp_path / "a.yaml").write_text(text_of(document))
 
     assert [one.place for one in Folder(tmp_path).objects] == ["a.yaml Deployment/x", "a.yaml Service/x"]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "metadata: &a {name: x, b: *a}\n",
+        "a0: &a0 [x]\n" + "".join(f"a{i + 1}: &a{i + 1} [{', '.join([f'*a{i}'] * 9)}]\n" for i in range(9)),
+        "a: " + "[" * 300 + "]" * 300 + "\n",
+    ],
+    ids=["itself", "aliases of aliases", "deep"],
+)
+def test_a_document_that_unfolds_without_end_is_refused(text, tmp_path):
+    (tmp_path / "x.yaml").write_text(text)
+
+    with pytest.raises(UsageError, match=r"x\.yaml unfolds to more than"):
+        validation.examine(tmp_path)
+
+
+def test_json_that_is_too_deep_is_no_json(tmp_path):
+    found = results_of(tmp_path, {"x.json": "[" * 100_000})["json"]
+
+    assert [(one.place, "it is no JSON" in one.says) for one in found.problems] == [("x.json", True)]

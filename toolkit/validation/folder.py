@@ -17,6 +17,8 @@ YAML_SUFFIXES = (".yaml", ".yml")
 PASSED_OVER = {".git", ".terraform", "__pycache__"}
 #: Nobody writes a manifest of this size; something else was named.
 LARGEST_BYTES = 8 << 20
+#: Nor one of so many values, or so deep, when its aliases are unfolded.
+MOST_VALUES, DEEPEST = 200_000, 100
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -141,9 +143,32 @@ def documents_of(name: str, text: str) -> tuple[Document, ...]:
             made.append(Document(file=name, line=node.start_mark.line + 1, content=loader.construct_document(node)))
     except yaml.YAMLError:
         return ()
+    except RecursionError:
+        raise _endless(name) from None
     finally:
         loader.dispose()
+    for one in made:
+        _need_end(name, one.content)
     return tuple(made)
+
+
+def _need_end(name: str, content: Any) -> None:
+    """Raise UsageError for a document that unfolds without end, or to more than anybody writes."""
+    waiting, count = [(content, 0)], 0
+    while waiting:
+        value, depth = waiting.pop()
+        count += 1
+        if count > MOST_VALUES or depth > DEEPEST:
+            raise _endless(name)
+        inner = value.values() if isinstance(value, Mapping) else value if isinstance(value, list) else ()
+        waiting.extend((one, depth + 1) for one in inner)
+
+
+def _endless(name: str) -> UsageError:
+    return UsageError(
+        f"{name} unfolds to more than {MOST_VALUES:,} values, or is more than {DEEPEST} deep.",
+        hint="No manifest is like that: look at its aliases (`*`), or take it out of the folder.",
+    )
 
 
 def objects_among(documents: tuple[Document, ...]) -> Iterator[KubernetesObject]:

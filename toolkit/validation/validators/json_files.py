@@ -16,7 +16,7 @@ def run(folder: Folder) -> Outcome:
     def problems(name: str) -> Iterator[Problem]:
         try:
             json.loads(folder.text(name))
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             yield Problem(place=name, says=f"it is no JSON: {error}")
 
     return outcome(len(names), (problem for name in names for problem in problems(name)))

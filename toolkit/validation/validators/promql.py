@@ -54,7 +54,7 @@ def _of_dashboards(folder: Folder) -> Iterator[tuple[str, str]]:
     for name in folder.named("*.json"):
         try:
             document = json.loads(folder.text(name))
-        except ValueError:
+        except (ValueError, RecursionError):
             continue  # the json validator says so
         if isinstance(document, dict) and isinstance(document.get("panels"), list):
             yield from ((name, query) for query in _expressions(document["panels"]))
