@@ -46,7 +46,7 @@ ROOMS_ALLOWED = {
     "monitoring": FLOOR | {"files", "registry", "templating"},
     "talk": FLOOR | {"bench"},  # one request, through the load tester's own clients
     "repository": FLOOR | {"files", "registry", "templating"},
-    "deploy": FLOOR | {"files", "registry", "templating", "containers", "monitoring"},  # pure; the last two for their nouns
+    "deploy": FLOOR | {"files", "registry", "templating", "containers", "monitoring"},  # pure; two for their nouns
     "validation": FLOOR | {"registry", "deploy", "monitoring"},  # runs validators over what deploy rendered
     "cli": None,  # composes everything
 }
