@@ -1,3 +1,4 @@
+import csv
 import dataclasses
 import json
 import re
@@ -44,12 +45,28 @@ def report():
     return bench.summarise(run(10), {"os": "test", "packages": {"grpcio": "1"}})
 
 
-def test_three_files_hold_the_document_the_records_and_the_page(report, tmp_path):
+def test_the_files_hold_the_document_the_records_and_the_page(report, tmp_path):
     page = bench.write(report, tmp_path / "made")
     assert json.loads((page.parent / "report.json").read_text()) == report.document
     rows = [json.loads(line) for line in (page.parent / "requests.jsonl").read_text().splitlines()]
     assert rows == [dataclasses.asdict(record) for record in report.records]
-    assert sorted(path.name for path in page.parent.iterdir()) == ["report.html", "report.json", "requests.jsonl"]
+    names = ["report.csv", "report.html", "report.json", "requests.csv", "requests.jsonl"]
+    assert sorted(path.name for path in page.parent.iterdir()) == names
+
+
+def test_a_spreadsheet_reads_every_metric_with_its_unit_and_every_request(report, tmp_path):
+    folder = bench.write(report, tmp_path, has_page=False).parent
+
+    metrics = {row["metric"]: row for row in csv.DictReader((folder / "report.csv").read_text().splitlines())}
+    assert {name for name in metrics if name.endswith("_ms")} >= {"ttft_ms", "itl_ms", "tpot_ms", "e2e_latency_ms"}
+    assert (metrics["ttft_ms"]["unit"], float(metrics["ttft_ms"]["p99"])) == ("ms", report.document["ttft_ms"]["p99"])
+    assert (metrics["requests.failed"]["value"], metrics["errors.timeout"]["value"]) == ("1", "1")
+    assert metrics["slo.0.target_ms"]["value"] == "1000.0"
+    rows = list(csv.DictReader((folder / "requests.csv").read_text().splitlines()))
+    assert [row["request_id"] for row in rows] == [record.request_id for record in report.records]
+    assert float(rows[0]["ttft_ms"]) == pytest.approx(100)
+    assert (rows[0]["output_tokens"], rows[0]["error"]) == ("8", "")
+    assert (rows[-1]["outcome"], rows[-1]["error"]) == ("failed", "timeout")
 
 
 def test_the_page_needs_no_network_and_lets_nothing_in(report, tmp_path):

@@ -1,4 +1,4 @@
-"""The report's files: requests.jsonl, report.html, and report.json last."""
+"""The report's files: requests.jsonl, the two tables in CSV, report.html, and report.json last."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from toolkit import files, templating
+from toolkit.bench import tables
+from toolkit.bench.tables import STATISTICS
 from toolkit.specs import BenchReport, RequestRecord, to_json
 
 HEADLINES = (
@@ -35,13 +37,14 @@ COST_ROWS = (
     ("tokens_per_unit", "tokens for one, in and out", 0),
     ("requests_per_hour", "requests per hour", 0),
 )
-STATISTICS = ("mean", "min", "p50", "p90", "p95", "p99", "max", "std")
 
 
 def write(report: BenchReport, folder: Path, *, has_page: bool = True) -> Path:
     """Write the files, each by rename, and return the path of the page; drawing it is most of the work."""
     rows = (json.dumps(to_json(record), ensure_ascii=False) for record in report.records)
     files.write_text(folder / "requests.jsonl", "".join(row + "\n" for row in rows))
+    files.write_text(folder / "requests.csv", tables.requests(report.records))
+    files.write_text(folder / "report.csv", tables.metrics(report.document))
     try:
         if has_page:
             files.write_text(folder / "report.html", html(report))
