@@ -7,7 +7,7 @@ import pytest
 from click.testing import CliRunner
 
 from tests.bench.conftest import serve as serve  # noqa: PLC0414 - the fixture
-from toolkit.cli import main
+from toolkit.cli import bench_runs, main
 
 
 def trtk(*words):
@@ -49,6 +49,26 @@ def test_a_server_that_ends_ends_the_sweep_and_keeps_what_was_measured(serve, tm
     assert [step["load"] for step in found["steps"]] == [1, 2, 4]
     assert [step["is_valid"] for step in found["steps"]] == [True, True, False]
     assert found == json.loads((tmp_path / "sweep.json").read_text())
+
+
+@pytest.mark.parametrize(
+    "words", [("--sweep", "concurrency=1,2,4"), ("--find-max", "concurrency", "--slo", "ttft=1ms")]
+)
+def test_ctrl_c_in_the_warm_up_of_a_later_load_keeps_the_earlier_ones(serve, tmp_path, monkeypatch, words):
+    run, loads = bench_runs.Series.run, []
+
+    def interrupted(self, asked):
+        loads.append(asked.concurrency)
+        if len(loads) > 1:
+            raise KeyboardInterrupt
+        return run(self, asked)
+
+    monkeypatch.setattr(bench_runs.Series, "run", interrupted)
+    done = trtk("--url", serve(ttft_s=0.01).grpc, *words, "--osl", "4", "--requests", "8", "-o", tmp_path, "--json")
+    found = json.loads(done.stdout)
+
+    assert (done.exit_code, found["interrupted"], len(loads)) == (130, True, 2)
+    assert [step["load"] for step in found.get("steps") or found["tried"]] == loads[:1]
 
 
 @pytest.mark.parametrize(

@@ -24,16 +24,26 @@ def find_max(ctx: click.Context, profile: LoadProfile, what: str, *, folder: Pat
     from toolkit import bench as load_tester
     from toolkit import files
     from toolkit.bench import finding
+    from toolkit.errors import ServerError
     from toolkit.specs import to_json
 
     series, kept = Series(profile), Kept(folder, what)
+
+    def run_once(asked: LoadProfile) -> Run:
+        try:
+            return series.run(asked)
+        except KeyboardInterrupt as error:  # in its warm-up, which measures nothing
+            if not kept.reports:
+                raise
+            kept.was_interrupted = True
+            raise ServerError("The search was interrupted.") from error
 
     def on_run(asked: LoadProfile, run: Run) -> None:
         report = kept.keep(asked, run, has_page=False)
         if report is not None:
             output.note(f"{finding.load_of(asked, what):g} {UNITS[what]}: {_verdict(report.document)}")
 
-    found = finding.find(profile, what, series.run, on_run=on_run)
+    found = finding.find(profile, what, run_once, on_run=on_run)
     reports = kept.reports
     document = {
         "what": what,

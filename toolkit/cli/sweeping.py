@@ -58,9 +58,10 @@ def _steps(
         asked = finding.at(profile, kept.what, load, per_slot=REQUESTS_PER_SLOT, fewest=requests or FEWEST_REQUESTS)
         try:
             run = series.run(asked)
-        except ServerError:
+        except (ServerError, KeyboardInterrupt) as error:  # an interrupt of its warm-up, which measures nothing
             if not steps:
                 raise
+            kept.was_interrupted = isinstance(error, KeyboardInterrupt)
             return steps, series.is_gone_because
         report = kept.keep(asked, run, has_page=True)
         if report is not None and not run.is_interrupted:
