@@ -89,8 +89,12 @@ def prober(scripted, monkeypatch, tmp_path):
 
 
 def look(prober):
-    """Look as if the time for a probe had come."""
+    """Look as if the time for a probe had come, and again when it has ended."""
     prober.probed_s -= 31
+    if said := prober.fault():
+        return said
+    if prober.asking:
+        prober.asking.join()
     return prober.fault()
 
 
@@ -98,6 +102,16 @@ def test_a_server_is_not_asked_before_it_is_time(prober, scripted):
     assert (prober.fault(), scripted.asked) == ("", 0)
     assert (look(prober), scripted.asked) == ("", 1)
     assert (prober.fault(), scripted.asked) == ("", 1)
+
+
+def test_others_are_looked_after_while_a_probe_waits(prober, scripted, monkeypatch):
+    monkeypatch.setattr(probing, "PROBE_TIMEOUT_S", 30)
+    scripted.takes_s = 30.0
+    prober.probed_s -= 31
+    before = time.monotonic()
+
+    assert [prober.fault() for _ in range(3)] == ["", "", ""]
+    assert time.monotonic() - before < 5
 
 
 def test_one_that_answers_others_is_not_asked(prober, scripted):

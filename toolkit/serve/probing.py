@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import re
+import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -28,6 +30,19 @@ STEPS = re.compile(
 DECOUPLED = re.compile(r"\bdecoupled\s*:\s*true\b", re.IGNORECASE)
 
 
+class _Asking(threading.Thread):
+    """A probe under way: who watches a server has other things to see until it is answered."""
+
+    def __init__(self, look: Callable[[], str]) -> None:
+        super().__init__(name="probe", daemon=True)
+        self.look, self.said = look, "The probe of the server ended in an error of trtk."
+        self.start()
+
+    def run(self) -> None:
+        """Ask; `said` is what is wrong, empty where nothing is."""
+        self.said = self.look()
+
+
 @dataclass
 class Prober:
     """Probes one server; requests of others that were answered since the last look are as good as a probe."""
@@ -39,6 +54,7 @@ class Prober:
     steps: float = 0.0
     failures: int = 0
     is_doubted: bool = False
+    asking: _Asking | None = None
 
     def fault(self) -> str:
         """Return why the server is given up; empty while it answers, or when it is not yet time to ask."""
@@ -50,10 +66,12 @@ class Prober:
             # A server that is just ending says itself at the next turn how; its container is gone before it is.
             self.is_doubted = bool(problem)
             self.looked_s = self.looked_s if problem else now
-        if not (spec.probe_model and spec.probe_every_s) or now < self.probed_s + spec.probe_every_s:
+        if self.asking is None and spec.probe_model and spec.probe_every_s and now > self.probed_s + spec.probe_every_s:
+            self.asking = _Asking(lambda: self._look(spec.probe_model))
+        if self.asking is None or self.asking.is_alive():
             return ""
-        said = self._look(spec.probe_model)
-        self.probed_s = time.monotonic()
+        said, self.asking = self.asking.said, None
+        self.probed_s = now
         self.failures = self.failures + 1 if said else 0
         return said if self.failures >= PATIENCE else ""
 
