@@ -236,6 +236,14 @@ def test_a_calibration_of_a_model_by_any_name_is_read_again():
     assert calibration.read_all() == [found]
 
 
+def test_models_whose_names_look_alike_in_a_file_s_name_keep_a_calibration_each():
+    server = cpu_setup()
+    one = fitted(server, simulated(server, truth()))
+    names = ["org/a", "org-a", "Org-A", "модель", "模型"]
+
+    assert len({calibration.write(dataclasses.replace(one, model=name)) for name in names}) == len(names)
+
+
 def test_what_is_kept_is_read_again_and_the_nearest_stands_in():
     server = cpu_setup()
     found = fitted(server, simulated(server, truth(), noise=0.02))

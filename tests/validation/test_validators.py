@@ -403,6 +403,16 @@ def test_names_that_look_like_options_and_scripts_of_nobody_are_files(tmp_path):
     assert found["shellcheck"].checked == 2
 
 
+def test_a_folder_does_not_say_what_is_not_looked_for_in_it(tmp_path):
+    silent = {".shellcheckrc": "disable=all\n", ".hadolint.yaml": "ignored: [DL3006, DL3007]\n"}
+    found = results_of(
+        tmp_path, {**silent, "x.sh": "#!/bin/sh\necho $1\n", "Dockerfile": "FROM debian:latest\nUSER 1\n"}
+    )
+
+    assert [one.place for one in found["shellcheck"].problems] == ["x.sh:2"]
+    assert [one.place for one in found["hadolint"].problems] == ["Dockerfile:1"]
+
+
 TAGS_FOUND = """\
 #!{python}
 import json, sys

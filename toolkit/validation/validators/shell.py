@@ -19,7 +19,7 @@ def run(folder: Folder) -> Outcome:
     shellcheck = programs.found("shellcheck")
     if shellcheck is None:
         return not_installed("shellcheck", "pip install 'trtk[deploy]'")
-    said = programs.run(shellcheck, "--format=json1", "--severity=style", "--", *names, cwd=folder.path)
+    said = programs.run(shellcheck, "--norc", "--format=json1", "--severity=style", "--", *names, cwd=folder.path)
     try:
         comments = json.loads(said.out)["comments"]
     except (ValueError, KeyError):
