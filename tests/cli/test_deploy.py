@@ -152,6 +152,18 @@ def test_a_report_says_what_a_server_carries(built, run, measured):
     assert (promise["ttft_ms"], promise["slos"]) == (report["ttft_ms"]["p50"], ["ttft=500ms@p95"])
 
 
+def test_a_report_of_another_card_or_format_sizes_nothing(built, run, measured):
+    path, report = measured("elsewhere")
+
+    def sized_by(**served):
+        (path / "report.json").write_text(json.dumps({**report, "valid": True, "warnings": [], "environment": served}))
+        return run("kubernetes", built(), "--report", path, "--dry-run")
+
+    assert sized_by(served_gpu="a4500", served_model="Llama-3.1-8B-Instruct", served_quant="int4").exit_code == 0
+    done = sized_by(served_gpu="cpu", served_model="Llama-3.1-8B-Instruct", served_quant="int8")
+    assert (done.exit_code, "was measured on quant int8, gpu cpu" in " ".join(done.stderr.split())) == (3, True)
+
+
 def test_a_report_says_how_full_the_cache_was(built, run, measured):
     path, report = measured("full")
     changed = {**report, "valid": True, "server_metrics": {"peak": {"kv_fraction": 0.86}}}

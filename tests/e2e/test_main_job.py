@@ -115,6 +115,8 @@ def test_the_load_test_writes_its_report(served, place):
     assert json.loads((folder / "reports/e2e/report.json").read_text()) == report
     assert report["requests"] == {"sent": 8, "ok": 8, "failed": 0, "cancelled": 0}
     assert (report["output_tokens"], report["token_count_source"], report["valid"]) == (8 * 16, "server", True)
+    served_by = [report["environment"][f"served_{name}"] for name in ("model", "quant", "gpu")]
+    assert served_by == ["demo", "int4", "cpu"]
     assert report["ttft_ms"]["p50"] < report["e2e_latency_ms"]["p50"]
     assert len((folder / "reports/e2e/requests.jsonl").read_text().splitlines()) == 8
     assert "<svg" in (folder / "reports/e2e/report.html").read_text()

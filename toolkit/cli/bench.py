@@ -9,7 +9,17 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from toolkit.cli import bench_view, finding, headroom, load_options, output, pricing, reaching, sweeping
+from toolkit.cli import (
+    bench_view,
+    finding,
+    headroom,
+    load_options,
+    output,
+    pricing,
+    reaching,
+    served_build,
+    sweeping,
+)
 from toolkit.cli.bench_runs import Series
 
 if TYPE_CHECKING:
@@ -109,7 +119,8 @@ def bench(ctx: click.Context, /, as_json: bool, folder: Path | None, **options: 
     if swept:
         sweeping.sweep(ctx, profile, swept, folder=folder, as_json=as_json, requests=options["requests"])
         return
-    profile, environment = headroom.applied(profile, options), load_tester.environment()
+    profile = headroom.applied(profile, options)
+    environment = served_build.environment_of(profile)
     run = Series(profile).run(profile)
     if not run.records:
         raise KeyboardInterrupt

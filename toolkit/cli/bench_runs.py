@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from toolkit.cli import live
@@ -63,14 +63,12 @@ class Series:
 class Kept:
     """A folder with a folder for each run, and the reports by load."""
 
-    def __init__(self, folder: Path, what: str) -> None:
-        from toolkit import bench as load_tester
-
+    def __init__(self, folder: Path, what: str, environment: Mapping[str, Any]) -> None:
         self.folder = folder
         self.what = what
         self.reports: dict[float, BenchReport] = {}
         self.was_interrupted = False
-        self._environment = load_tester.environment()
+        self._environment = environment
 
     def keep(self, asked: LoadProfile, run: Run, *, has_page: bool) -> BenchReport | None:
         """Write the report of a run and return it; None for one that was stopped before its first request."""

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any
 
-from toolkit.cli import deploy_budgets, deploy_options, deploy_sizing
+from toolkit.cli import deploy_budgets, deploy_options, deploy_sizing, served_build
 from toolkit.errors import PlanInfeasible, UsageError
 from toolkit.files import json_object
 from toolkit.specs import (
@@ -61,6 +61,8 @@ def _spec_of(target: Target, engine: Path, options: dict[str, Any]) -> DeploySpe
     name = names.need_label(options["name"], "--name") if options["name"] else names.name_of(found.folder.name)
     model = _model(manifest, plan, found)
     gpu = _card(plan, found, options)
+    if options["report"]:
+        served_build.need_same(options["report"], model, gpu)
     placement = _placement(model, options)
     need_image(options["image"], "--image")
     if options["image"] and target.has_own_image and not model.is_for_cpu:

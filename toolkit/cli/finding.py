@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from toolkit.cli import output
+from toolkit.cli import output, served_build
 from toolkit.cli.bench_runs import UNITS, Kept, Series
 from toolkit.cli.sweeping import sentences as sweep_sentences
 
@@ -27,7 +27,7 @@ def find_max(ctx: click.Context, profile: LoadProfile, what: str, *, folder: Pat
     from toolkit.errors import ServerError
     from toolkit.specs import to_json
 
-    series, kept = Series(profile), Kept(folder, what)
+    series, kept = Series(profile), Kept(folder, what, served_build.environment_of(profile))
 
     def run_once(asked: LoadProfile) -> Run:
         try:

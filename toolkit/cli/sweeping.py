@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from toolkit.cli import output
+from toolkit.cli import output, served_build
 from toolkit.cli.bench_runs import UNITS, Kept, Series
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ def sweep(
     from toolkit.bench import pages, sweeping
 
     what, loads = sweeping.parse(text)
-    series, kept = Series(profile), Kept(folder, what)
+    series, kept = Series(profile), Kept(folder, what, served_build.environment_of(profile))
     steps, stop_reason = _steps(profile, loads, series=series, kept=kept, requests=requests)
     curve = sweeping.curve(what, steps)
     document = document_of(curve, profile, was_interrupted=kept.was_interrupted, stop_reason=stop_reason)
