@@ -33,7 +33,7 @@ def test_a_build_that_is_cut_short_is_finished_by_the_same_command(place, tmp_pa
     process.send_signal(how)
     _, err = process.communicate(timeout=30)
 
-    assert process.returncode == code
+    assert process.returncode == code, err
     assert "Traceback" not in err
     assert (how == signal.SIGKILL) or err.rstrip().endswith("Interrupted.")
     assert not target.exists()

