@@ -38,7 +38,12 @@ def test_all_of_them_at_once(serve, tmp_path):  # noqa: F811
 def test_the_page_can_be_drawn_later(serve, tmp_path):  # noqa: F811
     done = trtk("--url", serve().http, "--requests", 8, "--osl", 2, "--no-page", "-o", tmp_path / "r")
     assert (done.exit_code, done.stdout.splitlines()[-1]) == (0, f"{'report':<26} {tmp_path}/r")
-    assert sorted(path.name for path in (tmp_path / "r").iterdir()) == ["report.json", "requests.jsonl"]
+    assert sorted(path.name for path in (tmp_path / "r").iterdir()) == [
+        "report.csv",
+        "report.json",
+        "requests.csv",
+        "requests.jsonl",
+    ]
 
 
 @pytest.mark.parametrize(

@@ -162,7 +162,9 @@ def test_what_was_written_passes_its_gate(deployed):
 def test_the_server_has_no_rights_and_is_reached_on_loopback_only(deployed, docker_daemon):
     container = deployed.container(docker_daemon.client, "triton")
     config, host = container.attrs["Config"], container.attrs["HostConfig"]
-    seen = container.exec_run(["sh", "-c", "id -u; cat /proc/1/status; mkdir /opt/x /engine/x /x"]).output.decode()
+    seen = container.exec_run(
+        ["sh", "-c", "exec 2>&1; id -u; cat /proc/1/status; mkdir /opt/x /engine/x /x"]
+    ).output.decode()
 
     assert seen.startswith("1000\n")
     assert "CapEff:\t0000000000000000" in seen
