@@ -77,7 +77,7 @@ def test_the_image_says_how_it_runs(image):
 def test_it_serves_without_rights_and_ends_within_ten_seconds_with_every_request_answered(served):
     container, url = served
     until_healthy(container)
-    seen = container.exec_run(["sh", "-c", "id -u; cat /proc/1/status; mkdir /opt/x /engine/x /x"])
+    seen = container.exec_run(["sh", "-c", "exec 2>&1; id -u; cat /proc/1/status; mkdir /opt/x /engine/x /x"])
     assert seen.output.decode().startswith("1000\n")
     assert "CapEff:\t0000000000000000" in seen.output.decode()
     assert seen.output.decode().count("Read-only file system") == 3

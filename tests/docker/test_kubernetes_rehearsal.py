@@ -112,7 +112,9 @@ def test_a_rolling_restart_under_load_loses_no_request_and_a_killed_server_comes
     assert (rolling["maxSurge"], rolling["maxUnavailable"]) == (1, 0)
     old = start()
     until(lambda: old.is_ready)
-    seen = old.container.exec_run(["sh", "-c", "id -u; cat /proc/1/status; mkdir /opt/x /engine/x /x"]).output.decode()
+    seen = old.container.exec_run(
+        ["sh", "-c", "exec 2>&1; id -u; cat /proc/1/status; mkdir /opt/x /engine/x /x"]
+    ).output.decode()
     assert seen.startswith("1000\n")
     assert ("CapEff:\t0000000000000000" in seen, "NoNewPrivs:\t1" in seen) == (True, True)
     assert seen.count("Read-only file system") == 3
