@@ -355,6 +355,7 @@ def records(folder, paths):
         (["--autoscale", "1..2", "--prometheus", "http://me:pw@p"], 2, "more than an address"),
         (["--autoscale", "1..2", "--prometheus", "http://p", "--replicas", 2], 2, "both say how many"),
         (["--prometheus", "http://p"], 2, "--prometheus belongs to --autoscale."),
+        (["--autoscaler", "hpa"], 2, "--autoscaler belongs to --autoscale."),
         (["--namespace", "My_Space"], 2, "--namespace 'My_Space' is no DNS label"),
         (["--namespace", "a" * 64], 2, "is no DNS label"),
         (["--name", "Demo"], 2, "--name 'Demo' is no DNS label"),

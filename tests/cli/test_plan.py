@@ -147,6 +147,7 @@ NONSENSE = {
         "The buffers of --max-batch-size 1000000 leave 0.00 GiB",
     ),
     "a comparison of nothing": (["--compare", ","], 2, "',' names no card."),
+    "a comparison of no name": (["--gpu", "a4500", "--compare", ""], 2, "'' names no card."),
     "an slo of microseconds": ([*A4500, "--slo", "ttft=0.01ms"], 3, "not 0.01 with one request alone"),
     "weights that do not fit": (["--gpu", "t4", "--quant", "nvfp4"], 3, "nvfp4 needs sm_100 or newer"),
 }

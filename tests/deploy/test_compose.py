@@ -142,16 +142,18 @@ def test_a_docker_volume_holds_the_model_where_it_was_named():
 
 
 def test_prometheus_and_grafana_watch_this_server():
-    made = compose.render(spec_of("openvino", openai=9000))
+    made = compose.render(spec_of("openvino", openai=9000, gateway="trtk-cpu"))
     scraped = yaml.safe_load(made["prometheus/prometheus.yml"])["scrape_configs"]
     grafana = yaml.safe_load(made["compose.yaml"])["services"]["grafana"]
 
-    assert [one["static_configs"][0]["targets"] for one in scraped] == [["triton:8002"], ["triton:9000"]]
+    assert [one["static_configs"][0]["targets"] for one in scraped] == [["triton:8002"], ["gateway:9000"]]
     assert yaml.safe_load(made["grafana/provisioning/datasources/prometheus.yaml"])["datasources"][0]["url"] == (
         "http://prometheus:9090"
     )
     assert grafana["environment"]["GF_SECURITY_ADMIN_PASSWORD__FILE"] == "/run/secrets/grafana_admin_password"
-    assert "127.0.0.1:9000:9000" in yaml.safe_load(made["compose.yaml"])["services"]["triton"]["ports"]
+    services = yaml.safe_load(made["compose.yaml"])["services"]
+    assert services["gateway"]["ports"] == ["127.0.0.1:9000:9000"]
+    assert not [port for port in services["triton"]["ports"] if "9000" in port]
 
 
 def test_a_gateway_beside_nvidias_image_finds_triton_on_the_projects_network():

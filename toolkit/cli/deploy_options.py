@@ -62,8 +62,8 @@ def size_options(command: F) -> F:
             click.option("--replicas", type=click.IntRange(1, MOST_REPLICAS), help="Servers; from the load."),
             click.option("--autoscale", metavar="MIN..MAX", help="As many servers as waiting requests ask for."),
             click.option(
-                "--autoscaler", type=click.Choice(AUTOSCALERS), default=AUTOSCALERS[0], show_default=True,
-                help="hpa needs a metrics adapter.",
+                "--autoscaler", type=click.Choice(AUTOSCALERS),
+                help=f"Who does it: {AUTOSCALERS[0]} unless said; hpa needs a metrics adapter.",
             ),
             click.option("--prometheus", metavar="URL", help="Where --autoscale reads the servers' metrics."),
             click.option(

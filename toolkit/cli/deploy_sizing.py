@@ -87,21 +87,23 @@ def sized(plan: BuildPlan, gpu: GpuSpec, ranks: int, options: dict[str, Any]) ->
 def autoscale_of(made: Sized, startup_s: int, options: dict[str, Any]) -> Autoscale | None:
     """Return when there are more servers, where that is asked for; raises UsageError where nothing could be read."""
     if not options["autoscale"]:
-        if options["prometheus"]:
-            raise UsageError("--prometheus belongs to --autoscale.", hint="Add --autoscale 1..4.")
+        for name in ("prometheus", "autoscaler"):
+            if options[name]:
+                raise UsageError(f"--{name} belongs to --autoscale.", hint="Add --autoscale 1..4.")
         return None
     fewest, most = deploy_options.range_of(options["autoscale"])
     if options["replicas"]:
         raise UsageError("--replicas and --autoscale both say how many servers.", hint="Leave one out.")
     _need_address(options["prometheus"])
-    if options["autoscaler"] == "keda" and not options["prometheus"]:
+    kind = options["autoscaler"] or deploy_options.AUTOSCALERS[0]
+    if kind == "keda" and not options["prometheus"]:
         raise UsageError(
             "--autoscale has no metrics to go by: nobody said where Prometheus answers.",
             hint="Add --prometheus http://prometheus.monitoring:9090, or --autoscaler hpa with a metrics adapter.",
         )
     cooldown = max(LEAST_COOLDOWN_S, startup_s)
     return Autoscale(
-        kind=options["autoscaler"],
+        kind=kind,
         min_replicas=Reasoned(value=fewest, reason="asked for"),
         max_replicas=Reasoned(value=most, reason="asked for"),
         waiting=_within_queue(_waiting(made.promise), made.queue_size),

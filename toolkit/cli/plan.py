@@ -89,7 +89,7 @@ def plan(model: str | None, as_json: bool, **options: Any) -> None:
         _verify_log(question, Path(verified), as_json=as_json)
     elif options["sweep"]:
         _sweep(question, as_json=as_json)
-    elif options["compare"] or options["recommend"] or "," in (options["gpu"] or ","):
+    elif options["compare"] is not None or options["recommend"] or "," in (options["gpu"] or ","):
         _recommend(question, as_json=as_json)
     else:
         _one(question, as_json=as_json)
@@ -155,9 +155,9 @@ def _recommend(question: Question, *, as_json: bool) -> None:
     from toolkit.cli import plan_document, plan_making, plan_views
 
     options = question.options
-    cards = plan_making.cards_of(options["compare"] or options["gpu"], question)
+    cards = plan_making.cards_of(options["gpu"] if options["compare"] is None else options["compare"], question)
     found = plan_making.recommendation(question, cards)
-    if options["compare"]:
+    if options["compare"] is not None:
         found = plan_making.best_of_each(found)
     quality = plan_making.quality(question.name)
     if as_json:

@@ -262,7 +262,7 @@ def cards_of(text: str | None, question: Question) -> list[str]:
     """Return the named cards, else every one that has a price, and the CPU."""
     from toolkit import gpus
 
-    if text:
+    if text is not None:
         named = [name for name in text.split(",") if name.strip()]
         if not named:
             raise UsageError(f"{text!r} names no card.", hint="Write a4500,l4,4090.")

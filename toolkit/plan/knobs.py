@@ -10,8 +10,6 @@ from toolkit.plan import kv_cache, limits
 from toolkit.plan.limits import TOKENS_PER_BLOCK, Asked, Loaded
 from toolkit.specs import Limits, Sizing
 
-STEP_TOKENS = 1024
-
 
 @dataclass(frozen=True, kw_only=True)
 class Knob:

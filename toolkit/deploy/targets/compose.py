@@ -152,8 +152,6 @@ def _model_volume(spec: DeploySpec) -> list[dict[str, Any]]:
 def _ports(spec: DeploySpec) -> tuple[Published, ...]:
     made, settings = spec.container, spec.settings
     inside = {"http_port": made.http_port, "grpc_port": made.grpc_port, "metrics_port": made.metrics_port}
-    if made.openai_port and not made.gateway_image:
-        inside["openai_port"] = made.openai_port
     return tuple(Published(address=LOOPBACK, port=int(settings[name]), container_port=inside[name]) for name in inside)
 
 
@@ -203,7 +201,7 @@ def _scraped(spec: DeploySpec) -> tuple[monitoring.ScrapeTarget, ...]:
     made = spec.container
     addresses = {"triton": f"triton:{made.metrics_port}"}
     if made.openai_port:
-        addresses["trtk-gateway"] = f"{'gateway' if made.gateway_image else 'triton'}:{made.openai_port}"
+        addresses["trtk-gateway"] = f"gateway:{made.openai_port}"
     return tuple(
         monitoring.ScrapeTarget(server=spec.name, job=job, address=address) for job, address in addresses.items()
     )
