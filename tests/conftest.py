@@ -25,6 +25,9 @@ os.environ[BUILD_CACHE] = "off"
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
+#: For tests that are marked slow or docker; others have `timeout` of pyproject.toml.
+SLOW_TIMEOUT_S = 900
+
 #: Set by `make test` to a folder that survives between runs, so that the demo model is fetched once.
 SHARED_CACHE = "TRTK_TEST_CACHE"
 
@@ -41,7 +44,10 @@ def pytest_xdist_make_scheduler(config, log):
 
 
 def pytest_collection_modifyitems(items):
-    """Let workers begin with what takes longest."""
+    """Give those that build images and engines more time; let workers begin with what takes longest."""
+    for item in items:
+        if {"slow", "docker"} & {mark.name for mark in item.iter_markers()}:
+            item.add_marker(pytest.mark.timeout(SLOW_TIMEOUT_S))
     if "PYTEST_XDIST_WORKER" in os.environ:
         from tests.scheduling import place_of
 

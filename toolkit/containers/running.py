@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import signal
+import threading
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -16,6 +17,8 @@ from toolkit.errors import BuildError, MissingError
 
 #: A daemon whose own limit is lower, a rootless one for example, may not raise it for a container.
 RLIMIT_REFUSED = "setting rlimit"
+#: For a daemon to hand out the last lines of a container that has ended.
+LAST_LINES_TIMEOUT_S = 10.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,7 +91,7 @@ def run(
             on_note(f"The Docker daemon at {daemon.host} may not raise limits; the container runs with its own.")
             stack.close()
             container, output = _started(daemon, dataclasses.replace(spec, ulimits={}), stack)
-        for line in _lines(output):
+        for line in _lines(_until_its_end(container, output)):
             on_line(line)
         code = container.wait()["StatusCode"]
         container.reload()
@@ -99,7 +102,7 @@ class _RlimitRefusedError(Exception):
     pass
 
 
-def _started(daemon: Daemon, spec: ContainerSpec, stack: contextlib.ExitStack) -> tuple[Any, Iterable[bytes]]:
+def _started(daemon: Daemon, spec: ContainerSpec, stack: contextlib.ExitStack) -> tuple[Any, Any]:
     import docker
 
     container = daemon.client.containers.create(**_arguments(spec))
@@ -165,6 +168,35 @@ def _not_started(spec: ContainerSpec, said: str) -> Exception:
             f"The image {spec.image} has no {spec.command[0]}.", hint="`trtk releases` lists images that have it."
         )
     return BuildError(f"The container could not be started: {said}.")
+
+
+def _until_its_end(container: Any, output: Any) -> Iterator[bytes]:
+    """Yield what a container says until it has ended.
+
+    A daemon can miss that a container is gone, and leave the stream open for ever: then the rest is read from its log.
+    """
+    import docker
+    import requests
+
+    is_read, is_cut = threading.Event(), threading.Event()
+
+    def cut_after_the_end() -> None:
+        with contextlib.suppress(docker.errors.APIError, requests.RequestException):
+            container.wait()
+            if not is_read.wait(LAST_LINES_TIMEOUT_S):
+                is_cut.set()
+                output.close()
+
+    threading.Thread(target=cut_after_the_end, daemon=True).start()
+    seen_bytes = 0
+    try:
+        for piece in output:
+            seen_bytes += len(piece)
+            yield piece
+    finally:
+        is_read.set()
+    if is_cut.is_set():
+        yield container.logs()[seen_bytes:]
 
 
 def _lines(output: Iterable[bytes]) -> Iterator[str]:
