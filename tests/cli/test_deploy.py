@@ -159,8 +159,11 @@ def test_a_report_of_another_card_or_format_sizes_nothing(built, run, measured):
         (path / "report.json").write_text(json.dumps({**report, "valid": True, "warnings": [], "environment": served}))
         return run("kubernetes", built(), "--report", path, "--dry-run")
 
-    assert sized_by(served_gpu="a4500", served_model="Llama-3.1-8B-Instruct", served_quant="int4").exit_code == 0
-    done = sized_by(served_gpu="cpu", served_model="Llama-3.1-8B-Instruct", served_quant="int8")
+    assert (
+        sized_by(served_gpu="a4500", served_model="meta-llama/Llama-3.1-8B-Instruct", served_quant="int4").exit_code
+        == 0
+    )
+    done = sized_by(served_gpu="cpu", served_model="meta-llama/Llama-3.1-8B-Instruct", served_quant="int8")
     assert (done.exit_code, "was measured on quant int8, gpu cpu" in " ".join(done.stderr.split())) == (3, True)
 
 

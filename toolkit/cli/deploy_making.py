@@ -7,7 +7,7 @@ import math
 import re
 import tempfile
 from collections.abc import Mapping
-from pathlib import Path, PurePath
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from toolkit.cli import deploy_budgets, deploy_options, deploy_sizing, served_build
@@ -32,8 +32,6 @@ if TYPE_CHECKING:
 #: uid:gid of the images' own user; the same wherever this runs.
 UID = GID = 1000
 OPENAI_PORT = 9000
-#: Revision of a model that is a folder of the machine that built it.
-LOCAL = "local"
 #: https://pkg.go.dev/github.com/distribution/reference: registry, path, tag and digest.
 IMAGE = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9._:-]*(/[a-z0-9][a-z0-9._-]*)*(:[\w.-]{1,128})?(@sha256:[0-9a-f]{64})?")
 
@@ -61,8 +59,6 @@ def _spec_of(target: Target, engine: Path, options: dict[str, Any]) -> DeploySpe
     name = names.need_label(options["name"], "--name") if options["name"] else names.name_of(found.folder.name)
     model = _model(manifest, plan, found)
     gpu = _card(plan, found, options)
-    if options["report"]:
-        served_build.need_same(options["report"], model, gpu)
     placement = _placement(model, options)
     need_image(options["image"], "--image")
     if options["image"] and target.has_own_image and not model.is_for_cpu:
@@ -71,7 +67,7 @@ def _spec_of(target: Target, engine: Path, options: dict[str, Any]) -> DeploySpe
             hint="Leave it out; --set release=VERSION chooses among those that are known.",
         )
     need_image(options["gateway_image"], "--gateway-image")
-    made = deploy_sizing.sized(plan, gpu, model.ranks, options)
+    made = deploy_sizing.sized(plan, model, gpu, options)
     startup_s = math.ceil(allowances.startup_timeout_s(found))
     budgets = deploy_budgets.budgets_of(model, plan, made.promise, startup_s)
     return DeploySpec(
@@ -139,7 +135,7 @@ def _model(manifest: EngineManifest, plan: BuildPlan, found: Artefact) -> Deploy
     repository = repositories.spec_of(plan, repositories.Places()) if is_llm_api else None
     return DeployedModel(
         folder=found.folder.name,
-        model=_called(manifest),
+        model=served_build.model_of(manifest),
         revision=str(manifest.model.get("revision") or ""),
         kind=found.kind,
         flow=plan.flow,
@@ -154,15 +150,6 @@ def _model(manifest: EngineManifest, plan: BuildPlan, found: Artefact) -> Deploy
         llm_api=repository.llm_api if repository else {},
         tensorrt_llm="" if found.is_for_cpu else plan.release.tensorrt_llm,
     )
-
-
-def _called(manifest: EngineManifest) -> str:
-    """Return the model's name; of a local folder no path, which tells of the builder's disk and differs on another."""
-    name = str(manifest.model.get("name", ""))
-    if manifest.model.get("revision") != LOCAL:
-        return name
-    last = PurePath(name).name
-    return PurePath(str(manifest.model.get("path", ""))).name if last in {"", ".."} else last
 
 
 def _card(plan: BuildPlan, found: Artefact, options: Mapping[str, Any]) -> GpuSpec:

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from toolkit.cli import deploy_options, plan_options
+from toolkit.cli import deploy_options, plan_options, served_build
 from toolkit.errors import PlanInfeasible, UsageError
-from toolkit.specs import Autoscale, BuildPlan, Cost, GpuSpec, Promise, Range, Reasoned, Workload
+from toolkit.specs import Autoscale, BuildPlan, Cost, DeployedModel, GpuSpec, Promise, Range, Reasoned, Workload
 
 if TYPE_CHECKING:
     from toolkit.bench.reading import Result
@@ -57,12 +57,12 @@ class Sized:
     queue_size: int  # that one server lets wait before it refuses; 0: any number
 
 
-def sized(plan: BuildPlan, gpu: GpuSpec, ranks: int, options: dict[str, Any]) -> Sized:
+def sized(plan: BuildPlan, model: DeployedModel, gpu: GpuSpec, options: dict[str, Any]) -> Sized:
     """Return the replicas that the asked load takes, what each is promised, and what all of them cost a month."""
     from toolkit.plan import serving
 
     if options["report"]:
-        load = measured(options["report"], options)
+        load = _measured(options["report"], model, gpu, options)
         _need_same_lengths(load, plan_options.workload_of(options, plan.conversion.model), options)
     else:
         load = planned(plan, gpu, options)
@@ -79,7 +79,7 @@ def sized(plan: BuildPlan, gpu: GpuSpec, ranks: int, options: dict[str, Any]) ->
         tpot_ms=load.tpot_ms,
         output_tps=load.output_tps,
     )
-    cost = _cost(gpu, ranks, replicas.whole, load, options)
+    cost = _cost(gpu, model.ranks, replicas.whole, load, options)
     queue_size = serving.queue_size(plan.limits, plan.repository.max_queue_size)
     return Sized(promise=promise, replicas=replicas, cost=cost, kv_use=load.kv_use, queue_size=queue_size)
 
@@ -292,13 +292,14 @@ def _candidate(plan: BuildPlan, gpu: GpuSpec, workload: Workload) -> Candidate:
     return candidate(model, target, recipe, sharding=sharding, asked=asked, kv_asked=kv_asked)
 
 
-def measured(report: Path, options: Mapping[str, Any]) -> Load:
+def _measured(report: Path, model: DeployedModel, gpu: GpuSpec, options: Mapping[str, Any]) -> Load:
     """Return what a load test of one server found."""
     from toolkit.bench import reading
 
     found = reading.read(report)
     if not found.document:
         raise UsageError(f"{report} is no report of `trtk bench`.", hint="Give a folder of reports/.")
+    served_build.need_same(found.document, model, gpu, report=report)
     try:
         return _load_of(found, report, options)
     except (KeyError, TypeError, ZeroDivisionError) as error:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from collections.abc import Mapping
+from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from toolkit.specs import DeployedModel, GpuSpec, LoadProfile
+    from toolkit.specs import DeployedModel, EngineManifest, GpuSpec, LoadProfile
+
+#: Revision of a model that is a folder of the machine that built it.
+LOCAL = "local"
 
 
 def environment_of(profile: LoadProfile) -> dict[str, Any]:
@@ -18,28 +22,39 @@ def environment_of(profile: LoadProfile) -> dict[str, Any]:
     return {**load_tester.environment(), **(_built(Path(behind.spec.folder)) if behind and behind.spec.folder else {})}
 
 
+def model_of(manifest: EngineManifest) -> str:
+    """Return the model's name; of a local folder no path, which tells of the builder's disk and differs on another."""
+    name = str(manifest.model.get("name", ""))
+    if manifest.model.get("revision") != LOCAL:
+        return name
+    last = PurePath(name).name
+    return PurePath(str(manifest.model.get("path", ""))).name if last in {"", ".."} else last
+
+
 def _built(folder: Path) -> dict[str, str]:
     from toolkit import engine
 
     manifest = engine.manifest_of(folder)
     if manifest is None:
         return {}
-    plan = manifest.plan
+    try:
+        gpu, quant = manifest.plan["gpu"]["name"], manifest.plan["conversion"]["recipe"]["name"]
+    except (KeyError, TypeError):  # of a version that planned otherwise: what it served is still measured
+        return {}
     return {
         "served_build": manifest.build_id,
-        "served_gpu": str(plan["gpu"]["name"]),
-        "served_model": Path(str(manifest.model["name"])).name,
-        "served_quant": str(plan["conversion"]["recipe"]["name"]),
+        "served_gpu": str(gpu),
+        "served_model": model_of(manifest),
+        "served_quant": str(quant),
     }
 
 
-def need_same(report: Path, model: DeployedModel, gpu: GpuSpec) -> None:
+def need_same(document: Mapping[str, Any], model: DeployedModel, gpu: GpuSpec, *, report: Path) -> None:
     """Raise PlanInfeasible where a report says that it is of another model, format or card than what is deployed."""
-    from toolkit.bench import reading
     from toolkit.errors import PlanInfeasible
 
-    said = (reading.read(report).document or {}).get("environment") or {}
-    ours = {"served_model": Path(model.model).name, "served_quant": model.quant, "served_gpu": gpu.name}
+    said = document.get("environment") or {}
+    ours = {"served_model": model.model, "served_quant": model.quant, "served_gpu": gpu.name}
     other = {name: said[name] for name, value in ours.items() if said.get(name, value) != value}
     if other:
         theirs = ", ".join(f"{name.removeprefix('served_')} {value}" for name, value in other.items())
