@@ -80,6 +80,7 @@ def test_a_skypilot_catalogue_is_read_by_gpu_region_and_kind(tmp_path):
 @pytest.mark.parametrize(
     ("text", "sentence"),
     [
+        ("[[offers]]\nper_gpu_hour = 1", "own.toml has a price of no GPU."),
         ('[[offers]]\ngpu = "a4500"\nper_gpu_hour = -1', "has -1 as the price of 'a4500'"),
         ('[[offers]]\ngpu = "a4500"\nper_gpu_hour = 1\ncurrency = "XYZ"', "no exchange rate for XYZ"),
         ("[rates]\nUSD = 0", "no exchange rate above zero for USD"),

@@ -251,6 +251,8 @@ def prices_of(options: dict[str, Any]) -> Callable[[GpuSpec], Bought | None]:
         book = prices.with_file(book, path)
     currency = options["currency"].upper()
     book.converted(1, currency, into="EUR")
+    if options["region"]:
+        book.need_region(options["region"])
     kinds = prices.KINDS if options["spot"] else (prices.ON_DEMAND,)
     if options["price"]:
         if options["price"].strip().startswith("-"):

@@ -11,6 +11,8 @@ from toolkit.plan.candidates import Candidate
 from toolkit.specs import Prediction, Workload
 
 MOST_POINTS = 25
+#: One request in a day, and more than any server answers.
+SLOWEST_RPS, FASTEST_RPS = 1e-5, 1e6
 CONCURRENCY, RATE, ISL, OSL = "concurrency", "rate", "isl", "osl"
 #: What may grow, and what its axis is called.
 LABELS = {
@@ -77,6 +79,11 @@ def axis_of(text: str) -> Axis:
         known = ", ".join(LABELS)
         raise UsageError(
             f"--sweep {text} is no range.", hint=f"Write --sweep concurrency=1..256; what may grow is {known}."
+        )
+    if name == RATE and not SLOWEST_RPS <= low <= high <= FASTEST_RPS:
+        raise UsageError(
+            f"--sweep {text} leaves what a server is asked.",
+            hint=f"Write requests a second from {SLOWEST_RPS:g} to {FASTEST_RPS:g}.",
         )
     return Axis(name=name, low=low, high=high)
 

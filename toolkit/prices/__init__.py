@@ -20,6 +20,8 @@ ON_DEMAND, SPOT = "on-demand", "spot"
 KINDS = (ON_DEMAND, SPOT)
 #: Above any price or rate, and a number that a float still holds.
 MOST = 1e9
+#: Regions that a sentence names.
+MOST_NAMED = 20
 #: The columns of https://github.com/skypilot-org/skypilot-catalog that are read.
 SKYPILOT_COLUMNS = ("AcceleratorName", "AcceleratorCount", "Price")
 
@@ -35,6 +37,15 @@ class Prices:
     def converted(self, amount: float, currency: str, *, into: str) -> float:
         """Return an amount in another currency; raises UsageError for one without a rate."""
         return amount / self._rate(currency) * self._rate(into)
+
+    def need_region(self, region: str) -> None:
+        """Raise UsageError for a region, or a part of its name, that no offer is in."""
+        known = sorted({offer.region for offer in self.offers if offer.region})
+        if not any(region.lower() in name.lower() for name in known):
+            raise UsageError(
+                f"No offer is in a region {region!r}; there are {', '.join(known[:MOST_NAMED])}.",
+                hint="--prices takes a SkyPilot catalogue CSV with more.",
+            )
 
     def of(self, gpu: str, *, kinds: Iterable[str] = (ON_DEMAND,), region: str = "") -> tuple[PriceOffer, ...]:
         """Return the offers of a GPU, cheapest first."""
@@ -120,7 +131,7 @@ def _offer(row: Mapping[str, Any], path: Path) -> PriceOffer:
     if kind not in KINDS:
         raise UnknownName("kind of price", str(kind), KINDS)
     return PriceOffer(
-        gpu=gpus.get(str(row.get("gpu", ""))).name,
+        gpu=_card(row, path),
         provider=str(row["provider"]) or path.stem,
         kind=str(kind),
         per_gpu_hour=float(price or 0),
@@ -129,6 +140,12 @@ def _offer(row: Mapping[str, Any], path: Path) -> PriceOffer:
         date=str(row["date"]),
         source=str(row["source"]),
     )
+
+
+def _card(row: Mapping[str, Any], path: Path) -> str:
+    if not row.get("gpu"):
+        raise UsageError(f"{path} has a price of no GPU.", hint='Write gpu = "l4" below [[offers]].')
+    return gpus.get(str(row["gpu"])).name
 
 
 def _skypilot(path: Path) -> tuple[PriceOffer, ...]:
