@@ -205,6 +205,10 @@ def test_the_same_spec_gives_the_same_bytes():
         ({"settings": {"http_port": "80000"}}, UsageError, "'80000' is no port"),
         ({"settings": {"http_port": "9090"}}, UsageError, "Two services would have port 9090"),
         ({"settings": {"gpus": "GPU-1,GPU-2"}}, UsageError, "names 2 cards; this takes 1"),
+        ({"settings": {"retention": "a while"}}, UsageError, "retention=a while is no duration"),
+        ({"settings": {"retention": ""}}, UsageError, "retention= is no duration"),
+        ({"settings": {"prometheus_image": "a b"}}, UsageError, "prometheus_image='a b' is no image"),
+        ({"settings": {"grafana_image": ""}}, UsageError, "grafana_image= names no image"),
         ({"settings": {"gpus": "0"}}, UsageError, "names 0, which is no card's UUID"),
     ],
 )

@@ -119,3 +119,14 @@ def test_what_cannot_be_served_is_refused_with_the_command_that_helps(make, mess
 def test_nothing_to_serve_is_said():
     with pytest.raises(UsageError, match="There is nothing to serve"):
         targets.find(None)
+
+
+@pytest.mark.parametrize("damage", [{"limits": 3}, {"gpu": "a4500"}, {"limits": {"tp": None}}, {"repository": []}])
+def test_a_damaged_plan_is_one_sentence(damage):
+    built(Path("engines/demo"))
+    path = Path("engines/demo/manifest.json")
+    document = json.loads(path.read_text())
+    path.write_text(json.dumps({**document, "plan": {**document["plan"], **damage}}))
+
+    with pytest.raises(UsageError, match="The plan in .*manifest.json is damaged: "):
+        targets.find(Path("engines/demo"))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import re
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -32,8 +31,6 @@ if TYPE_CHECKING:
 #: uid:gid of the images' own user; the same wherever this runs.
 UID = GID = 1000
 OPENAI_PORT = 9000
-#: https://pkg.go.dev/github.com/distribution/reference: registry, path, tag and digest.
-IMAGE = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9._:-]*(/[a-z0-9][a-z0-9._-]*)*(:[\w.-]{1,128})?(@sha256:[0-9a-f]{64})?")
 
 
 def spec_of(target: Target, engine: Path, options: dict[str, Any]) -> DeploySpec:
@@ -60,13 +57,13 @@ def _spec_of(target: Target, engine: Path, options: dict[str, Any]) -> DeploySpe
     model = _model(manifest, plan, found)
     gpu = _card(plan, found, options)
     placement = _placement(model, options)
-    need_image(options["image"], "--image")
+    names.need_image_name(options["image"], "--image ")
     if options["image"] and target.has_own_image and not model.is_for_cpu:
         raise UsageError(
             f"--image names what serves, and {target.title} serves with images of its own release.",
             hint="Leave it out; --set release=VERSION chooses among those that are known.",
         )
-    need_image(options["gateway_image"], "--gateway-image")
+    names.need_image_name(options["gateway_image"], "--gateway-image ")
     made = deploy_sizing.sized(plan, model, gpu, options)
     startup_s = math.ceil(allowances.startup_timeout_s(found))
     budgets = deploy_budgets.budgets_of(model, plan, made.promise, startup_s)
@@ -89,12 +86,6 @@ def _spec_of(target: Target, engine: Path, options: dict[str, Any]) -> DeploySpe
         release="" if model.is_for_cpu else plan.release.name,
         trtk=__version__,
     )
-
-
-def need_image(image: str | None, option: str) -> None:
-    """Raise UsageError where an image's name is none."""
-    if image and not IMAGE.fullmatch(image):
-        raise UsageError(f"{option} {image!r} is no image.", hint=f"Write {option} REGISTRY/NAME@sha256:…")
 
 
 def _folder(engine: Path) -> Path:

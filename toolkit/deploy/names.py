@@ -15,6 +15,8 @@ HASH_LENGTH = 8
 VALUE = re.compile(r"([A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?)?")
 KEY = re.compile(r"([a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?/)?[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?")
 MANAGER = "trtk"
+#: https://pkg.go.dev/github.com/distribution/reference: registry, path, tag and digest.
+IMAGE = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9._:-]*(/[a-z0-9][a-z0-9._-]*)*(:[\w.-]{1,128})?(@sha256:[0-9a-f]{64})?")
 
 
 def name_of(text: str, *, limit: int = MAX_NAME) -> str:
@@ -44,6 +46,12 @@ def need_label(text: str, option: str) -> str:
         f"at most {limit} characters.",
         hint=f"Try {said}{name_of(text, limit=limit) if text else 'llm'}.",
     )
+
+
+def need_image_name(image: str | None, said: str) -> None:
+    """Raise UsageError where an image's name is none; SAID is what it was given with, up to the name."""
+    if image and not IMAGE.fullmatch(image):
+        raise UsageError(f"{said}{image!r} is no image.", hint=f"Write {said}REGISTRY/NAME@sha256:…")
 
 
 def selector(name: str) -> dict[str, str]:

@@ -139,6 +139,13 @@ def _manifest(path: Path) -> EngineManifest:
 
 
 def _artefact(folder: Path, manifest: EngineManifest) -> Artefact:
+    try:
+        return _planned_artefact(folder, manifest)
+    except (AttributeError, TypeError) as error:
+        raise UsageError(f"The plan in {folder / MANIFEST} is damaged: {error}.", hint="Build again.") from error
+
+
+def _planned_artefact(folder: Path, manifest: EngineManifest) -> Artefact:
     if manifest.kind == "checkpoint":
         raise UsageError(f"{folder} holds a checkpoint, which no server can run yet.", hint="`trtk build` compiles it.")
     gpu, limits = manifest.plan.get("gpu", {}), manifest.plan.get("limits", {})

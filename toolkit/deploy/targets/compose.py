@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 import re
 import textwrap
+from collections.abc import Mapping
 from pathlib import PurePosixPath
 from shlex import quote
 from typing import Any
 
 from toolkit import monitoring, templating
 from toolkit.containers import ContainerSpec, Mount, Published, compose_service, hardening
-from toolkit.deploy import gateway_file, pods
+from toolkit.deploy import gateway_file, names, pods
 from toolkit.deploy.guide import Guide, Step, readme
 from toolkit.deploy.scaling import CPU_RELEASE, EXPORTERS
 from toolkit.deploy.target import Setting, Target
@@ -25,6 +26,8 @@ MIB = 1 << 20
 SECRET = "grafana_admin_password"
 #: Of a card, or of a part of one: https://docs.nvidia.com/cuda/cuda-c-programming-guide/#cuda-environment-variables
 UUID = re.compile(r"(?:GPU|MIG)-[0-9A-Za-z./-]+")
+#: https://prometheus.io/docs/prometheus/latest/configuration/configuration/#duration; no retention is none of these.
+DURATION = re.compile(r"(?=\d)(\d+y)?(\d+w)?(\d+d)?(\d+h)?(\d+m)?(\d+s)?(\d+ms)?")
 SETTINGS = {
     "gpus": Setting(default="", help="UUIDs of the cards, with commas; without them .env names them"),
     "prometheus_image": Setting(default="docker.io/prom/prometheus:v3.13.5", help="image of Prometheus"),
@@ -42,6 +45,7 @@ SETTINGS = {
 def render(spec: DeploySpec) -> dict[str, str]:
     """Return the compose file, and what Prometheus and Grafana read."""
     _need_one_machine(spec)
+    _need_settings(spec.settings)
     watched = monitoring.made(_scraped(spec), monitoring.known(_exporters(spec), spec.release or CPU_RELEASE))
     values = {
         "spec": spec,
@@ -88,6 +92,15 @@ def _need_one_machine(spec: DeploySpec) -> None:
             raise UsageError(f"{port!r} is no port.", hint="Write --set http_port=8000.")
         if ports.count(port) > 1:
             raise UsageError(f"Two services would have port {port}.", hint="Give each one of its own with --set.")
+
+
+def _need_settings(settings: Mapping[str, str]) -> None:
+    for name in ("prometheus_image", "grafana_image"):
+        if not settings[name]:
+            raise UsageError(f"--set {name}= names no image.", hint=f"Write --set {name}={SETTINGS[name].default}.")
+        names.need_image_name(settings[name], f"--set {name}=")
+    if not DURATION.fullmatch(settings["retention"]):
+        raise UsageError(f"--set retention={settings['retention']} is no duration.", hint="Write --set retention=15d.")
 
 
 def _server(spec: DeploySpec) -> dict[str, Any]:
