@@ -70,9 +70,9 @@ def run(tool: str, texts: list[str], result: Path, options: argparse.Namespace) 
 def trtk(prompts: Path, result: Path, options: argparse.Namespace) -> list[str]:
     """Return this project's command."""
     return [
-        *TRTK, "bench", "--url", f"openai+{options.url}/v1", "--prompts", str(prompts), "--concurrency",
-        str(options.concurrency), "--requests", str(options.requests), "--osl", str(options.osl), "--warmup", "0",
-        "-o", str(result), "--json",
+        *TRTK, "bench", "--url", f"openai+{options.url}/v1", "--prompts", str(prompts),
+        *(("--rate", str(options.rate), "--arrival", "constant") if options.rate else ("--concurrency", str(options.concurrency))),
+        "--requests", str(options.requests), "--osl", str(options.osl), "--warmup", "0", "-o", str(result), "--json",
     ]  # fmt: skip
 
 
@@ -82,8 +82,10 @@ def aiperf(prompts: Path, result: Path, options: argparse.Namespace) -> list[str
         options.aiperf_python, "-m", "aiperf", "profile", "-m", options.model, "--url", options.url, "--endpoint-type",
         "chat", "--streaming", "--tokenizer", "local/model", "--input-file", str(prompts), "--custom-dataset-type",
         "single_turn", "--osl", str(options.osl), "--extra-inputs", "ignore_eos:true", "temperature:0",
-        "--use-server-token-count", "--concurrency", str(options.concurrency), "--request-count",
-        str(options.requests), "--ui", "none", "--artifact-dir", str(result),
+        "--use-server-token-count", "--request-count", str(options.requests), "--ui", "none",
+        *(("--request-rate", str(options.rate), "--arrival-pattern", "constant") if options.rate else
+          ("--concurrency", str(options.concurrency))),
+        "--artifact-dir", str(result),
     ]  # fmt: skip
 
 
@@ -111,6 +113,7 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--aiperf-python", required=True, help="the Python of an environment that has aiperf")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--concurrency", type=int, default=8)
+    parser.add_argument("--rate", type=float, help="requests per second at constant gaps, in place of --concurrency")
     parser.add_argument("--requests", type=int, default=80)
     parser.add_argument("--isl", type=int, default=128)
     parser.add_argument("--osl", type=int, default=64)
