@@ -24,7 +24,7 @@ demo: $(STAMP)
 	$(BIN)/trtk quickstart
 
 test: $(STAMP)
-	TRTK_TEST_CACHE=$${TRTK_TEST_CACHE:-$$PWD/.trtk/test-cache} $(BIN)/python -m pytest --numprocesses auto --dist loadfile $(PYTEST_ARGS)
+	TRTK_TEST_CACHE=$${TRTK_TEST_CACHE:-$$PWD/.trtk/test-cache} $(BIN)/python -m pytest --numprocesses auto --max-worker-restart 0 --dist loadfile $(PYTEST_ARGS)
 
 check: $(STAMP)
 	$(BIN)/ruff format --check .

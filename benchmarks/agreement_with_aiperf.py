@@ -71,7 +71,8 @@ def trtk(prompts: Path, result: Path, options: argparse.Namespace) -> list[str]:
     """Return this project's command."""
     return [
         *TRTK, "bench", "--url", f"openai+{options.url}/v1", "--prompts", str(prompts),
-        *(("--rate", str(options.rate), "--arrival", "constant") if options.rate else ("--concurrency", str(options.concurrency))),
+        *(("--rate", str(options.rate), "--arrival", "constant") if options.rate else
+          ("--concurrency", str(options.concurrency))),
         "--requests", str(options.requests), "--osl", str(options.osl), "--warmup", "0", "-o", str(result), "--json",
     ]  # fmt: skip
 

@@ -47,7 +47,8 @@ ROOMS_ALLOWED = {
     "talk": FLOOR | {"bench"},  # one request, through the load tester's own clients
     "repository": FLOOR | {"files", "registry", "templating"},
     "deploy": FLOOR | {"files", "registry", "templating", "containers", "monitoring"},  # pure; two for their nouns
-    "validation": FLOOR | {"registry", "deploy", "monitoring"},  # runs validators over what deploy rendered
+    "validation": FLOOR
+    | {"registry", "processes", "deploy", "monitoring"},  # runs validators over what deploy rendered
     "cli": None,  # composes everything
 }
 #: third-party library → the rooms that may import it

@@ -127,8 +127,11 @@ def exit_code(pid: int, *, timeout_s: float) -> int | None:
 def how_it_ended(pid: int, *, timeout_s: float) -> str:
     """Return ` by SIGKILL` or ` with exit code 3`; empty where this process cannot know."""
     code = exit_code(pid, timeout_s=timeout_s)
-    if code is None:
-        return ""
+    return "" if code is None else ended(code)
+
+
+def ended(code: int) -> str:
+    """Return ` by SIGKILL` or ` with exit code 3` for what `subprocess` and `waitstatus_to_exitcode` say."""
     return f" by {signal.Signals(-code).name}" if code < 0 else f" with exit code {code}"
 
 

@@ -1,5 +1,6 @@
 """Each validator against a folder that is right and one that is wrong in one place: it must name that place."""
 
+import importlib.util
 import shutil
 import sys
 from pathlib import Path
@@ -299,7 +300,7 @@ CHART = {
 
 
 def test_a_charts_objects_are_validated_as_helm_renders_them(tmp_path):
-    pytest.importorskip("helm_python")
+    need_helms_library()
     template = text_of(deployment()).replace("replicas: 1", "replicas: {{ .Values.replicas }}")
     right = results_of(tmp_path / "1", {**CHART, "chart/templates/x.yaml": template})
     wrong = results_of(tmp_path / "2", {**CHART, "chart/templates/x.yaml": template.replace("replicas:", "replicaz:")})
@@ -309,6 +310,23 @@ def test_a_charts_objects_are_validated_as_helm_renders_them(tmp_path):
     assert [one.place for one in wrong["kubernetes-validate"].problems] == ["chart/templates/x.yaml Deployment/x spec"]
     assert broken["helm template"].state == FAILED
     assert "nonsense" in broken["helm template"].problems[0].says
+
+
+def test_a_library_that_crashes_is_a_finding_and_takes_nobody_along(tmp_path, monkeypatch):
+    need_helms_library()
+    crash = tmp_path / "python"
+    crash.write_text("#!/bin/sh\nkill -SEGV $$\n")
+    crash.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(crash))
+
+    found = results_of(tmp_path / "1", {**CHART, "chart/templates/x.yaml": text_of(deployment())})["helm template"]
+
+    assert (found.state, found.problems[0].says) == (FAILED, "Helm's library ended by SIGSEGV.")
+
+
+def need_helms_library():
+    if importlib.util.find_spec("helm_python") is None or programs.found("helm"):
+        pytest.skip("helm-python-sdk is not here, or helm itself is")
 
 
 def test_terraform_reads_what_it_lays_out(tmp_path):

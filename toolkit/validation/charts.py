@@ -8,12 +8,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from toolkit.validation import programs
+from toolkit.validation import helm_library, programs
 
 #: As a user's release would be called; names in a chart are made of it.
 RELEASE, NAMESPACE = "release-name", "default"
-#: Of Helm's linter: below it are recommendations, such as an icon.
-WARNING = 2
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,23 +48,14 @@ def _by_program(helm: Path, root: Path, chart: str) -> Rendered:
 
 
 def _by_library(root: Path, chart: str) -> Rendered:
-    from helm_python import chart as helm
-    from helm_python.errors import HelmError
-
-    path = str(root / chart)
-    try:
-        found = [one["error"] for one in helm.lint(path)["messages"] if one["severity"] >= WARNING]
-        with helm.Chart.load(path) as loaded:
-            made = loaded.render(name=RELEASE, namespace=NAMESPACE)
-    except HelmError as error:
-        return Rendered(chart=chart, error=str(error))
+    made = helm_library.asked(root / chart, name=RELEASE, namespace=NAMESPACE)
     # Paths begin with the chart's own name; notes are for the terminal.
     files = {
         _shown(chart, name.partition("/")[2]): text
-        for name, text in sorted(made.items())
+        for name, text in sorted(made.files.items())
         if name.endswith((".yaml", ".yml"))
     }
-    return Rendered(chart=chart, files=files, error="; ".join(found))
+    return Rendered(chart=chart, files=files, error=made.error or "; ".join(made.warnings))
 
 
 def _shown(chart: str, name: str) -> str:
