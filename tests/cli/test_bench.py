@@ -40,7 +40,8 @@ def test_json_on_stdout_is_report_json(url, tmp_path):
     assert done.exit_code == 0
     document = json.loads(done.stdout)
     assert document == json.loads((tmp_path / "r/report.json").read_text())
-    assert (document["valid"], document["requests"]["ok"], document["output_tokens"]) == (True, 6, 48)
+    assert (document["requests"]["ok"], document["output_tokens"]) == (6, 48)
+    assert document["valid"] == (document["send_lag_ms"]["p99"] <= 50)  # a busy machine sends late
     assert (document["profile"]["requests"], document["profile"]["warmup_requests"]) == (6, 2)
 
 

@@ -47,7 +47,8 @@ def test_a_server_that_ends_ends_the_sweep_and_keeps_what_was_measured(serve, tm
     assert done.exit_code == 6
     assert "stopped answering" in found["stop_reason"]
     assert [step["load"] for step in found["steps"]] == [1, 2, 4]
-    assert [step["is_valid"] for step in found["steps"]] == [True, True, False]
+    assert not found["steps"][-1]["is_valid"]
+    assert all(step["tokens_per_s"] > 0 for step in found["steps"][:-1])
     assert found == json.loads((tmp_path / "sweep.json").read_text())
 
 
