@@ -6,8 +6,8 @@
 
 Each run sends prompts that the server has not seen, of the same words and length: prefix caching would favour who comes
 second. Both tools' records are read and computed by the same code, from their own times: output tokens per second from
-the first send to the last end, TTFT p50 and ITL p50. Exit code 1 where the medians of the rounds are more than
---within apart. The machine has to be quiet.
+the first send to the last end, TTFT p50 and ITL p50. Exit code 1 where the median of the rounds' ratios is more than
+--within from one. The machine has to be quiet.
 """
 
 from __future__ import annotations
@@ -51,9 +51,13 @@ def main() -> None:
                 print(json.dumps({"round": number + 1, "tool": tool, **measured}), flush=True)
     apart = {}
     for name in ("tokens_per_s", "ttft_p50_ms", "itl_p50_ms"):
-        ours, theirs = (statistics.median(row[name] for row in found[tool]) for tool in ("trtk", "aiperf"))
-        apart[name] = ours / theirs - 1
-        print(f"{name}: trtk {ours:,.2f}, aiperf {theirs:,.2f}, {apart[name]:+.1%}")
+        ours, theirs = ([row[name] for row in found[tool]] for tool in ("trtk", "aiperf"))
+        ratios = [one / other - 1 for one, other in zip(ours, theirs, strict=True)]  # of neighbours: machines drift
+        apart[name] = statistics.median(ratios)
+        print(
+            f"{name}: trtk {statistics.median(ours):,.2f}, aiperf {statistics.median(theirs):,.2f}, "
+            f"{apart[name]:+.1%} ({min(ratios):+.1%} to {max(ratios):+.1%})"
+        )
     sys.exit(max(map(abs, apart.values())) > options.within)
 
 
