@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
+from toolkit.bench import validity
 from toolkit.cli import main
 
 MOCK = Path(__file__).parents[1] / "bench" / "mock_triton.py"
@@ -41,7 +42,9 @@ def test_json_on_stdout_is_report_json(url, tmp_path):
     document = json.loads(done.stdout)
     assert document == json.loads((tmp_path / "r/report.json").read_text())
     assert (document["requests"]["ok"], document["output_tokens"]) == (6, 48)
-    assert document["valid"] == (document["send_lag_ms"]["p99"] <= 50)  # a busy machine sends late
+    assert document["valid"] == (
+        document["send_lag_ms"]["p99"] <= validity.MAX_SEND_LAG_P99_MS
+    )  # a busy machine sends late
     assert (document["profile"]["requests"], document["profile"]["warmup_requests"]) == (6, 2)
 
 

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from tests.e2e.conftest import chat, run_trtk
+from toolkit.bench import validity
 
 pytestmark = [pytest.mark.slow, pytest.mark.server, pytest.mark.engine]
 PROMPTS = {
@@ -115,7 +116,9 @@ def test_the_load_test_writes_its_report(served, place):
     assert json.loads((folder / "reports/e2e/report.json").read_text()) == report
     assert report["requests"] == {"sent": 8, "ok": 8, "failed": 0, "cancelled": 0}
     assert (report["output_tokens"], report["token_count_source"]) == (8 * 16, "server")
-    assert report["valid"] == (report["send_lag_ms"]["p99"] <= 50)  # a busy machine sends late, and the report says so
+    assert report["valid"] == (
+        report["send_lag_ms"]["p99"] <= validity.MAX_SEND_LAG_P99_MS
+    )  # a busy machine sends late, and the report says so
     served_by = [report["environment"][f"served_{name}"] for name in ("model", "quant", "gpu")]
     assert served_by == ["demo", "int4", "cpu"]
     assert report["ttft_ms"]["p50"] < report["e2e_latency_ms"]["p50"]

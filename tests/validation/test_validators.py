@@ -312,16 +312,24 @@ def test_a_charts_objects_are_validated_as_helm_renders_them(tmp_path):
     assert "nonsense" in broken["helm template"].problems[0].says
 
 
-def test_a_library_that_crashes_is_a_finding_and_takes_nobody_along(tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    ("does", "says"),
+    [
+        ("kill -SEGV $$", "Helm's library ended by SIGSEGV."),
+        ("echo panic >&2; exit 2", "Helm's library ended with exit code 2.\npanic"),
+        ("echo hello", "Helm's library said what is no answer: hello"),
+    ],
+)
+def test_a_library_that_fails_is_a_finding_and_takes_nobody_along(tmp_path, monkeypatch, does, says):
     need_helms_library()
-    crash = tmp_path / "python"
-    crash.write_text("#!/bin/sh\nkill -SEGV $$\n")
-    crash.chmod(0o755)
-    monkeypatch.setattr(sys, "executable", str(crash))
+    stand_in = tmp_path / "python"
+    stand_in.write_text(f"#!/bin/sh\n{does}\n")
+    stand_in.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(stand_in))
 
     found = results_of(tmp_path / "1", {**CHART, "chart/templates/x.yaml": text_of(deployment())})["helm template"]
 
-    assert (found.state, found.problems[0].says) == (FAILED, "Helm's library ended by SIGSEGV.")
+    assert (found.state, found.problems[0].says) == (FAILED, says)
 
 
 def need_helms_library():

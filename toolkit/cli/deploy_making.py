@@ -57,13 +57,13 @@ def _spec_of(target: Target, engine: Path, options: dict[str, Any]) -> DeploySpe
     model = _model(manifest, plan, found)
     gpu = _card(plan, found, options)
     placement = _placement(model, options)
-    names.need_image_name(options["image"], "--image ")
+    names.need_image_name(options["image"], "--image")
     if options["image"] and target.has_own_image and not model.is_for_cpu:
         raise UsageError(
             f"--image names what serves, and {target.title} serves with images of its own release.",
             hint="Leave it out; --set release=VERSION chooses among those that are known.",
         )
-    names.need_image_name(options["gateway_image"], "--gateway-image ")
+    names.need_image_name(options["gateway_image"], "--gateway-image")
     made = deploy_sizing.sized(plan, model, gpu, options)
     startup_s = math.ceil(allowances.startup_timeout_s(found))
     budgets = deploy_budgets.budgets_of(model, plan, made.promise, startup_s)

@@ -40,7 +40,7 @@ def need_label(text: str, option: str) -> str:
     pattern = LABEL if option == "--name" else re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?")
     if len(text) <= limit and pattern.fullmatch(text):
         return text
-    said = option if option.endswith(("=", ":")) else f"{option} "  # --set pull_secret=, --model-volume pvc:
+    said = _said(option)
     raise UsageError(
         f"{said}{text!r} is no DNS label: lower case letters, digits and dashes between them, "
         f"at most {limit} characters.",
@@ -48,10 +48,16 @@ def need_label(text: str, option: str) -> str:
     )
 
 
-def need_image_name(image: str | None, said: str) -> None:
-    """Raise UsageError where an image's name is none; SAID is what it was given with, up to the name."""
+def need_image_name(image: str | None, option: str) -> None:
+    """Raise UsageError where an image's name is none."""
     if image and not IMAGE.fullmatch(image):
+        said = _said(option)
         raise UsageError(f"{said}{image!r} is no image.", hint=f"Write {said}REGISTRY/NAME@sha256:…")
+
+
+def _said(option: str) -> str:
+    """Return what stands before an option's value: `--set pull_secret=` and `--model-volume pvc:` need no space."""
+    return option if option.endswith(("=", ":")) else f"{option} "
 
 
 def selector(name: str) -> dict[str, str]:

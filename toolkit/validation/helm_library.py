@@ -38,7 +38,10 @@ def asked(chart: Path, *, name: str, namespace: str, values: Mapping[str, Any] |
         return Answer(
             error="\n".join(filter(None, (f"Helm's library ended{processes.ended(said.code)}.", said.text[-500:])))
         )
-    found = json.loads(said.out)
+    try:
+        found = json.loads(said.out)
+    except ValueError:
+        return Answer(error=f"Helm's library said what is no answer: {said.text[-500:]}")
     return Answer(files=found["files"], warnings=tuple(found["warnings"]), error=found["error"])
 
 

@@ -86,15 +86,15 @@ def _need_one_machine(spec: DeploySpec) -> None:
             f"({spec.replicas.reason}).",
             hint="Try the target kubernetes, or --replicas 1 for a share of the load.",
         )
-    ports = [spec.settings[name] for name in SETTINGS if name.endswith("_port")]
+
+
+def _need_settings(settings: Mapping[str, str]) -> None:
+    ports = [settings[name] for name in SETTINGS if name.endswith("_port")]
     for port in ports:
         if not (port.isdecimal() and 0 < int(port) < 65536):
             raise UsageError(f"{port!r} is no port.", hint="Write --set http_port=8000.")
         if ports.count(port) > 1:
             raise UsageError(f"Two services would have port {port}.", hint="Give each one of its own with --set.")
-
-
-def _need_settings(settings: Mapping[str, str]) -> None:
     for name in ("prometheus_image", "grafana_image"):
         if not settings[name]:
             raise UsageError(f"--set {name}= names no image.", hint=f"Write --set {name}={SETTINGS[name].default}.")
