@@ -198,6 +198,16 @@ def test_loads_are_made_to_fit_a_small_server():
     assert calibration.loads_within(dataclasses.replace(limits, max_seq_len=100)) != ()
 
 
+def test_rounds_take_turns_and_share_the_requests():
+    limits = Limits(max_batch_size=32, max_seq_len=2048, max_num_tokens=2048)
+    once, thrice = calibration.loads_within(limits), calibration.loads_within(limits, rounds=3)
+    assert thrice == thrice[: len(once)] * 3
+    assert [(load.concurrency, load.isl, load.requests) for load in thrice[: len(once)]] == [
+        (1, 128, 4), (8, 128, 27), (32, 128, 86), (1, 768, 3), (4, 512, 8)
+    ]  # fmt: skip
+    assert [load.requests for load in calibration.loads_within(limits, rounds=100)[:5]] == [2, 16, 64, 2, 8]
+
+
 REPORT = {
     "requests": {"ok": 8},
     "profile": {"arrival": "closed", "concurrency": 2},

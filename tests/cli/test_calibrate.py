@@ -120,6 +120,11 @@ def test_what_cannot_be_meant_is_said_in_a_sentence(arguments, sentence):
     assert sentence in done.stderr
 
 
+def test_rounds_are_of_runs_that_are_made_now(built, reports):
+    done = of_reports(built, reports, "--rounds", "3")
+    assert (done.exit_code, "--rounds 3 is of runs that are made now" in done.stderr) == (2, True)
+
+
 def test_a_report_that_is_none_is_named(built, tmp_path):
     (tmp_path / "x").mkdir()
     (tmp_path / "x" / "report.json").write_text("{}")
@@ -141,13 +146,13 @@ def scripted(tmp_path):
 
 def test_a_live_server_is_measured_under_each_load(built, scripted, monkeypatch):
     loads = tuple(calibration.Load(concurrency=count, isl=16, osl=16, requests=3 * count) for count in (1, 2))
-    monkeypatch.setattr(calibration, "loads_within", lambda _: loads)
+    monkeypatch.setattr(calibration, "loads_within", lambda _, rounds: loads * rounds)
     spec = ServeSpec(name="scripted", repository=str(built), backend="embedded")
     end = Endpoint(
         name="s", http_url="", grpc_url=scripted, metrics_url="", pid=1, log_path="", started_at="", spec=spec
     )
-    points = command._measured(end, from_json(BuildPlan, engine.manifest_of(built).plan))
-    assert [(point.concurrency, point.osl) for point in points] == [(1, 16), (2, 16)]
+    points = command._measured(end, from_json(BuildPlan, engine.manifest_of(built).plan), 2)
+    assert [(point.concurrency, point.osl) for point in points] == [(1, 16), (2, 16), (1, 16), (2, 16)]
     for point in points:
         # The timetable is absolute: a first token that comes late is made up for by the others.
         assert point.ttft_ms >= 20

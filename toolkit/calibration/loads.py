@@ -32,15 +32,20 @@ LOADS = (
 SPARE_TOKENS = 32
 
 
-def loads_within(limits: Limits) -> tuple[Load, ...]:
-    """Return the loads that a server's limits take: shorter prompts and fewer requests in flight where they must be."""
+def loads_within(limits: Limits, *, rounds: int = 1) -> tuple[Load, ...]:
+    """Return the loads that a server's limits take: shorter prompts and fewer requests in flight where they must be.
+
+    In several rounds each load comes back in its turn with a share of its requests, but twice what is in flight.
+    """
     found = []
     for load in LOADS:
         isl = min(load.isl, limits.max_seq_len - load.osl - SPARE_TOKENS)
         if isl < 1:
             continue
-        found.append(replace(load, isl=isl, concurrency=min(load.concurrency, limits.max_batch_size)))
-    return tuple(dict.fromkeys(found))
+        concurrency = min(load.concurrency, limits.max_batch_size)
+        requests = max(-(-load.requests // rounds), min(load.requests, 2 * concurrency))
+        found.append(replace(load, isl=isl, concurrency=concurrency, requests=requests))
+    return tuple(dict.fromkeys(found)) * rounds
 
 
 def point_of(report: Mapping[str, Any], *, source: str) -> CalibrationPoint:

@@ -35,9 +35,22 @@ START_HINT = "Start one with `trtk serve ENGINE --detach`, or give --engine FOLD
 @click.option(
     "--engine", type=click.Path(file_okay=False, path_type=Path), help="With --report: what was served, `trtk build`'s."
 )
+@click.option(
+    "--rounds",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="Make each run N times, in turns, each a share of its requests: where the machine's speed moves.",
+)
 @click.option("--dry-run", is_flag=True, help="Show what would be sent, or fitted, and keep nothing.")
 @output.json_option
-def calibrate(name: str | None, reports: tuple[Path, ...], engine: Path | None, dry_run: bool, as_json: bool) -> None:
+def calibrate(
+    name: str | None,
+    reports: tuple[Path, ...],
+    engine: Path | None,
+    rounds: int | None,
+    dry_run: bool,
+    as_json: bool,
+) -> None:
     """Measure what this card and engine reach, for every plan that comes after."""
     from toolkit import calibration, speeds
 
@@ -45,6 +58,11 @@ def calibrate(name: str | None, reports: tuple[Path, ...], engine: Path | None, 
         if name or engine is None:
             raise UsageError(
                 "Reports do not say which card and engine they are of.", hint="Add --engine FOLDER, and no --name."
+            )
+        if rounds is not None:
+            raise UsageError(
+                f"--rounds {rounds} is of runs that are made now, and reports were made.",
+                hint="Give as many reports of each load as there are.",
             )
         folder = engine
         plan = _plan_of(folder)
@@ -56,9 +74,9 @@ def calibrate(name: str | None, reports: tuple[Path, ...], engine: Path | None, 
         folder = _folder_of(endpoint)
         plan = _plan_of(folder)
         if dry_run:
-            _show_loads(plan)
+            _show_loads(plan, rounds or 1)
             return
-        points = _measured(endpoint, plan)
+        points = _measured(endpoint, plan, rounds or 1)
     setup = setup_of(plan)
     taken = calibration.Circumstances(
         engine=plan.toolchain, model=_model_of(folder), date=_today(), versions=_versions(plan)
@@ -126,13 +144,13 @@ def _of_peak(tflops: float, setup: ServerSetup) -> str:
     return f", {tflops / peak:.0%} of the card's" if peak else ""
 
 
-def _measured(endpoint: Endpoint, plan: BuildPlan) -> list[CalibrationPoint]:
+def _measured(endpoint: Endpoint, plan: BuildPlan, rounds: int) -> list[CalibrationPoint]:
     from toolkit import bench, calibration
     from toolkit.cli import live
     from toolkit.specs import LoadProfile
 
     points = []
-    loads = calibration.loads_within(plan.limits)
+    loads = calibration.loads_within(plan.limits, rounds=rounds)
     for number, load in enumerate(loads, 1):
         output.note(
             f"Run {number} of {len(loads)}: {load.concurrency} in flight, {load.isl} tokens in, {load.osl} out."
@@ -155,10 +173,13 @@ def _measured(endpoint: Endpoint, plan: BuildPlan) -> list[CalibrationPoint]:
     return points
 
 
-def _show_loads(plan: BuildPlan) -> None:
+def _show_loads(plan: BuildPlan, rounds: int) -> None:
     from toolkit import calibration
 
-    rows = [(load.concurrency, load.isl, load.osl, load.requests) for load in calibration.loads_within(plan.limits)]
+    rows = [
+        (load.concurrency, load.isl, load.osl, load.requests)
+        for load in calibration.loads_within(plan.limits, rounds=rounds)
+    ]
     columns = ("in flight", "tokens in", "tokens out", "requests")
     output.table("What would be sent", columns, rows, right=columns)
 
