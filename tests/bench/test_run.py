@@ -85,7 +85,9 @@ def test_so_many_requests_are_in_flight_and_the_server_says_the_same(serve, sche
 def test_a_duration_ends_the_sending_and_what_is_in_flight_is_finished(serve):
     found = run(serve(ttft_s=0.1, gap_s=0.001).grpc, requests=None, duration_s=0.5)
     assert {record.outcome for record in found.records} == {"ok"}
-    assert max(record.sent_s for record in found.records) < 0.5 < found.duration_s < 1.0
+    # A busy machine takes its time between the last look at the clock and the send; one more would come 0.1 s later.
+    assert max(record.sent_s for record in found.records) < 0.55
+    assert 0.5 < found.duration_s < 1.0
 
 
 def test_a_server_that_fails_everything_is_left_alone_after_twenty(serve):

@@ -83,7 +83,7 @@ def server(place):
 
 
 def openai_url(server):
-    (companion,) = server["spec"]["companions"]
+    companion, _ = server["spec"]["companions"]
     return f"openai+{companion['url']}"
 
 
