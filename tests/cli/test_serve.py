@@ -10,6 +10,7 @@ import socket
 import subprocess
 import sys
 import time
+import urllib.error
 import urllib.request
 from pathlib import Path
 
@@ -93,17 +94,20 @@ def test_a_detached_server_is_served_shown_logged_and_stopped(home, port_options
     assert re.fullmatch(
         rf"echo: ready, pid {endpoint['pid']}, up \d+ s\n"
         rf"  HTTP {http}  gRPC 127\.0\.0\.1:{port_options[3]}\n"
+        r"  front  ready, pid \d+\n"
         rf"  models ensemble\n  log {endpoint['log_path']}\n",
         out,
     )
     (status,) = json.loads(trtk(home, "status", "--json")[1])["servers"]
+    (front,) = status["companions"]
+    assert {**front, "pid": 0} == {"name": "front", "pid": 0, "state": "ready", "restarts": 0, "url": ""}
     assert {**status, "uptime_s": 0} == {
         "endpoint": endpoint,
         "state": "ready",
         "uptime_s": 0,
         "models": ["ensemble"],
         "problem": "",
-        "companions": [],
+        "companions": [front],
         "restarts": 0,
         "last_failure": "",
         "is_supervised": True,
@@ -118,6 +122,36 @@ def test_a_detached_server_is_served_shown_logged_and_stopped(home, port_options
     assert re.fullmatch(r"Stopped echo in \d\.\d s\.\n", out)
     assert processes_of(home) == []
     assert trtk(home, "logs", "echo", "-n", "0")[0] == 0
+
+
+@pytest.mark.server
+@pytest.mark.parametrize(("options", "status"), [((), 400), (("--direct-http",), 500)], ids=["front", "direct"])
+def test_what_triton_cannot_read_is_the_clients_fault_where_it_does_not_answer_itself(
+    home, port_options, options, status
+):
+    assert trtk(home, "serve", "echo", "--detach", *options, *port_options)[0] == 0
+    url = f"http://127.0.0.1:{port_options[1]}/v2/models/ensemble/generate"
+    with pytest.raises(urllib.error.HTTPError) as refused:
+        urllib.request.urlopen(url, b"{", timeout=10)
+    assert refused.value.code == status
+    assert json.load(refused.value)["error"].startswith("failed to parse the request JSON buffer: ")
+
+
+@pytest.mark.server
+def test_a_front_that_is_killed_is_there_again_and_the_server_was_never_gone(home, port_options):
+    endpoint = json.loads(trtk(home, "serve", "echo", "--detach", "--json", *port_options)[1])
+    (front,) = json.loads(trtk(home, "status", "--json")[1])["servers"][0]["companions"]
+    os.kill(front["pid"], signal.SIGKILL)
+
+    def again():
+        (one,) = json.loads(trtk(home, "status", "--json")[1])["servers"]
+        (now,) = one["companions"]
+        return (one["state"], now["restarts"], one["endpoint"]["pid"]) == ("ready", 1, endpoint["pid"])
+
+    wait_until(again)
+    body = json.dumps({"text_input": "a", "max_tokens": 1}).encode()
+    with urllib.request.urlopen(f"{endpoint['http_url']}/v2/models/ensemble/generate", body, timeout=10) as answer:
+        assert json.load(answer)["text_output"] == "a"
 
 
 @pytest.mark.server
@@ -262,7 +296,15 @@ def test_a_dry_run_says_the_command_and_writes_nothing(home, port_options):
     document = json.loads(out)
     assert code == 0
     assert f"--model-repository={home}/echo" in document["command"]
-    assert f"--http-port={port_options[1]}" in document["command"]
+    (own_http,) = (int(word[12:]) for word in document["command"] if word.startswith("--http-port="))
+    assert "--http-address=127.0.0.1" in document["command"]
+    assert (own_http == int(port_options[1]), 20000 <= own_http < 32768) == (False, True)
+    direct = json.loads(trtk(home, "serve", "echo", "--dry-run", "--json", "--direct-http", *port_options)[1])
+    assert f"--http-port={port_options[1]}" in direct["command"]
+    chosen = trtk(home, "serve", "echo", "--dry-run", "--json", "--triton-http-port", "29876", *port_options)[1]
+    assert "--http-port=29876" in json.loads(chosen)["command"]
+    code, _, said = trtk(home, "serve", "echo", "--dry-run", "--direct-http", "--triton-http-port", "29876")
+    assert (code, "--triton-http-port 29876 is for what Triton listens on behind the front" in said) == (2, True)
     assert sorted(document["environment"]) == ["LD_LIBRARY_PATH", "PATH", "TRTK_SERVER_ID", "TRTK_STOP_FILE"]
     assert not (home / "state").exists()
     assert not (home / "cache").exists()

@@ -220,6 +220,26 @@ def test_every_wrong_request_is_a_400_with_a_sentence_and_the_next_one_an_answer
     assert generate(served, model, max_tokens=1).json()["text_output"] == " Paris"
 
 
+@pytest.mark.parametrize(
+    "path", [*(f"{model}/{how}" for model in MODELS for how in ("generate", "generate_stream")), "preprocessing/infer"]
+)
+@pytest.mark.parametrize(
+    "body",
+    [
+        *(b"{", b"[]", b"", b"null", b"3", b"\xff\xfe", bytes(range(99)), b"[" * 10_000),
+        b'{"text_input": 3, "max_tokens": "x"}',
+        b'{"text_input": {"a": 1}, "max_tokens": 1}',
+        b'{"text_input": "a", "max_tokens": 1, "parameters": 3}',
+        b'{"inputs": 3}',
+        b'{"inputs": [{"name": "QUERY", "shape": "x", "datatype": "BYTES", "data": ["a"]}]}',
+    ],
+    ids=lambda body: repr(body[:24]),
+)
+def test_what_cannot_be_read_is_a_400_with_a_sentence(served, path, body):
+    reply = httpx.post(f"{served['http_url']}/v2/models/{path}", content=body, timeout=30)
+    assert (reply.status_code, len(reply.json()["error"]) > 20) == (400, True), reply.text
+
+
 def test_numbers_that_are_none_and_text_that_is_none_are_refused(client):
     for values, sentence in (
         ({"temperature": float("nan")}, "temperature is nan; it must be 0 or more."),

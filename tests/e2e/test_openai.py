@@ -17,7 +17,7 @@ QUESTION = [{"role": "user", "content": "What is the capital of France?"}]
 
 @pytest.fixture(scope="module")
 def client(served):
-    (gateway,) = served["spec"]["companions"]
+    gateway, _ = served["spec"]["companions"]
     with openai.OpenAI(base_url=gateway["url"], api_key="none", max_retries=0, timeout=120) as made:
         yield made
 

@@ -113,6 +113,19 @@ def test_nvidias_image_is_run_as_it_would_be_by_hand(tmp_path):
     assert WHO.secret not in " ".join(shown)
 
 
+def test_behind_a_front_tritons_own_http_is_on_loopback_whatever_the_host(tmp_path):
+    folder = built(tmp_path / "llama", "trtllm", tp=1)
+    spec = dataclasses.replace(spec_of(folder, "trtllm", host="10.0.0.5"), triton_http_port=29000)
+    assert [(one.address, one.port, one.container_port) for one in containment.container(spec, WHO).ports] == [
+        ("127.0.0.1", 29000, 8000), ("10.0.0.5", 9001, 8001), ("10.0.0.5", 9002, 8002)
+    ]  # fmt: skip
+    on_host = dataclasses.replace(spec, container=dataclasses.replace(spec.container, network="host"))
+    assert [word for word in containment.container(on_host, WHO).command if "http" in word] == [
+        "--http-address=127.0.0.1",
+        "--http-port=29000",
+    ]
+
+
 def test_two_ranks_are_two_servers_under_mpi_of_which_one_answers(tmp_path):
     """The whole line that the container ends up with, in a stand-in for NVIDIA's image."""
     made = make_bundle(tmp_path / "two", ranks=2)

@@ -3,6 +3,7 @@
 import dataclasses
 import os
 import shutil
+import socket
 import subprocess
 from pathlib import Path
 
@@ -150,6 +151,22 @@ def test_a_repository_that_cannot_be_served_is_refused_before_anything_starts(tm
     (tmp_path / "r/a/config.pbtxt").write_text("")
     assert refusal() == f"{tmp_path}/r has no model 'ensemble' to probe; it has a."
     assert serve.running() == ()
+
+
+def test_behind_a_front_triton_listens_on_a_free_loopback_port_of_its_own():
+    from toolkit.serve import ports as chosen
+
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        busy = taken.getsockname()[1]
+        spec = chosen.with_own_http(dataclasses.replace(SPEC, host="0.0.0.0", http_port=busy))
+    assert spec.http_port == busy
+    assert 20000 + busy % 10000 <= spec.triton_http_port < 32000
+    assert chosen.triton_http(spec) == ("127.0.0.1", spec.triton_http_port)
+    with socket.create_server(("127.0.0.1", spec.triton_http_port)):
+        again = chosen.with_own_http(dataclasses.replace(spec, triton_http_port=0))
+        assert again.triton_http_port != spec.triton_http_port
+        with pytest.raises(MissingError, match=f"^Port {spec.triton_http_port} is taken by pid {os.getpid()} "):
+            chosen.check(dataclasses.replace(spec, host="127.0.0.1", grpc_port=1 + busy, metrics_port=2 + busy))
 
 
 @pytest.mark.parametrize(("ports", "message"), [((1, 2, 2), "The ports must differ"), ((0, 1, 2), "not a port")])

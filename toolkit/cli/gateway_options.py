@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import ipaddress
 import sys
 import time
 from collections.abc import Callable
@@ -70,11 +69,12 @@ def with_gateway(spec: ServeSpec, target: Target, options: dict[str, Any]) -> Se
     if not options["openai"]:
         _need_openai(options)
         return spec
+    from toolkit.serve.listening import in_url, reached_at
     from toolkit.specs import Companion
 
     _need_installed()
     config = config_of(spec, target, options)
-    url = f"http://{_in_url(reached_at(config.host))}:{config.port}"
+    url = f"http://{in_url(reached_at(config.host))}:{config.port}"
     companion = Companion(
         name=NAME,
         argv=(sys.executable, "-m", "toolkit.gateway", str(config_path(spec.name))),
@@ -83,7 +83,7 @@ def with_gateway(spec: ServeSpec, target: Target, options: dict[str, Any]) -> Se
         ports={"--openai-port": config.port},
     )
     leftovers = (*spec.leftovers, str(config_path(spec.name)))
-    return dataclasses.replace(spec, companions=(*spec.companions, companion), leftovers=leftovers)
+    return dataclasses.replace(spec, companions=(companion, *spec.companions), leftovers=leftovers)
 
 
 def write_config(spec: ServeSpec, target: Target, options: dict[str, Any]) -> None:
@@ -104,16 +104,17 @@ def config_path(name: str) -> Path:
 def config_of(spec: ServeSpec, target: Target, options: dict[str, Any]) -> GatewayConfig:
     """Return the gateway that was asked for."""
     from toolkit.gateway.config import GatewayConfig, Limits
+    from toolkit.serve import ports
+    from toolkit.serve.listening import in_url, reached_at
 
     host = options["openai_host"] or spec.host
     _need_keys(host, options)
     models, digests = _models(spec, target)
-    triton = _in_url(reached_at(spec.host))
     return GatewayConfig(
         host=host,
         port=options["openai_port"],
-        triton_grpc=f"{triton}:{spec.grpc_port}",
-        triton_http=f"http://{triton}:{spec.http_port}",
+        triton_grpc=f"{in_url(reached_at(spec.host))}:{spec.grpc_port}",
+        triton_http=ports.triton_http_url(spec),
         models=models,
         created=int(time.time()),
         digests=digests,
@@ -197,6 +198,7 @@ def _need_openai(options: dict[str, Any]) -> None:
 
 def _need_keys(host: str, options: dict[str, Any]) -> None:
     from toolkit.errors import UsageError
+    from toolkit.serve.listening import is_loopback
 
     if is_loopback(host):
         return
@@ -210,20 +212,3 @@ def _need_keys(host: str, options: dict[str, Any]) -> None:
             f"--openai on {host} needs keys: whoever reaches it could use it.",
             hint="trtk keys add NAME makes one; then --api-keys FILE.",
         )
-
-
-def is_loopback(host: str) -> bool:
-    """Whether only this machine reaches an address."""
-    try:
-        return host == "localhost" or ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
-
-
-def reached_at(host: str) -> str:
-    """Return the address at which this machine reaches what listens on HOST."""
-    return {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
-
-
-def _in_url(host: str) -> str:
-    return f"[{host}]" if ":" in host else host

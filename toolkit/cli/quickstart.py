@@ -9,6 +9,7 @@ from shlex import quote
 import click
 
 from toolkit.cli import output
+from toolkit.cli.front import with_front
 from toolkit.specs import BenchReport, Endpoint, LoadProfile, ServeSpec
 
 MODEL, GPU = "demo", "cpu"
@@ -84,7 +85,7 @@ def serve_demo(folder: Path) -> Endpoint:
     for status in server.running():
         if status.state == "ready" and status.endpoint.spec.repository == repository:
             return status.endpoint
-    spec = server.free_from(ServeSpec(name=folder.name, repository=repository, backend="embedded"))
+    spec = with_front(server.free_from(ServeSpec(name=folder.name, repository=repository, backend="embedded")))
     with output.progress() as progress:
         return server.start(spec, on_progress=progress)
 

@@ -13,6 +13,7 @@ from typing import Any
 import click
 
 from toolkit.cli import output
+from toolkit.cli.front import need_no_port, with_front
 from toolkit.cli.gateway_options import gateway_options, with_gateway, write_config
 from toolkit.cli.pool_options import planned, pool_options
 from toolkit.cli.serve_emit import emit, emit_options
@@ -62,7 +63,12 @@ def serve(engines: tuple[Path, ...], as_json: bool, **options: Any) -> None:
         pool.show(as_json=as_json)
         return
     asked = spec_of(target, options)
-    spec = with_gateway(pool.server(asked) if pool else asked, target, options)
+    asked = pool.server(asked) if pool else asked
+    if options["direct_http"] or options["emit"] == "compose":  # a compose file has Triton alone
+        need_no_port(options["triton_http_port"])
+    else:
+        asked = with_front(asked, triton_http_port=options["triton_http_port"])
+    spec = with_gateway(asked, target, options)
     if target.was_chosen:
         output.note(f"Serving the newest engine: {target.name}.")
     if options["emit"]:

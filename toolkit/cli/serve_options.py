@@ -36,6 +36,17 @@ def listening_options(command: F) -> F:
             click.option("--metrics-port", default=8002, show_default=True, help="Port of the Prometheus metrics."),
             click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on; loopback."),
             click.option("--allow-remote", is_flag=True, help="Let --host be any address: for a container of its own."),
+            click.option(
+                "--direct-http",
+                is_flag=True,
+                help="Let Triton answer HTTP itself: with a 500 where it cannot read a request.",
+            ),
+            click.option(
+                "--triton-http-port",
+                type=click.IntRange(1, 65535),
+                metavar="PORT",
+                help="Triton's own HTTP on loopback; a free port.",
+            ),
         ),
     )
 

@@ -61,7 +61,7 @@ def card(one: ServerStatus) -> str:
     lines = [
         f"{end.name}: {one.state}{why}" + (f", pid {end.pid}, up {duration(one.uptime_s)}" if one.uptime_s else ""),
         f"  HTTP {end.http_url}  gRPC {end.grpc_url}",
-        *(f"  {also.name} {also.url}  {also.state}, pid {also.pid}" for also in one.companions),
+        *(f"  {f'{also.name} {also.url}'.strip()}  {also.state}, pid {also.pid}" for also in one.companions),
         f"  models {models}",
         *([f"  container {one.container}, {end.spec.container.image_digest}"] if one.container else []),
     ]

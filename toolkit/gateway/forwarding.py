@@ -9,16 +9,12 @@ import urllib.parse
 
 import httpx
 
-from toolkit.gateway import refusals
+from toolkit.gateway import misread, refusals
 from toolkit.gateway.asking import document_of
 from toolkit.gateway.exchange import Exchange
 from toolkit.gateway.refusals import Refusal
 from toolkit.gateway.serving import Endpoint, Gateway, Seen
 from toolkit.gateway.triton import QUEUE_IS_FULL, queue_is_full
-
-#: Triton's words for a value of another type than the tensor's, which it answers with 500.
-WRONG_TYPE = re.compile(r"JSON|attempt to (access|get)")
-
 
 #: So that its answer says how many tokens there were; who asked for something else is not overruled.
 ASKED_FOR_THE_AUDIT = ("return_num_input_tokens", "return_num_output_tokens")
@@ -88,7 +84,7 @@ def _refused(status: int, body: bytes) -> Refusal:
         sentence = f"The model server answered with status {status}."
     if QUEUE_IS_FULL.search(sentence):  # 2.51 says 400 of whatever a model answers
         return queue_is_full()
-    if status == 500 and WRONG_TYPE.search(sentence):
+    if status == 500 and misread.is_misread(body):
         status = 400
     kind = refusals.Kind(status, "invalid_request_error" if status < 500 else "server_error")
     return Refusal(kind, sentence)

@@ -10,7 +10,7 @@ from typing import Any
 from toolkit import workspace
 from toolkit.containers import ContainerSpec, Mount, Published, hardening
 from toolkit.errors import UsageError
-from toolkit.serve import targets
+from toolkit.serve import ports, targets
 from toolkit.serve.backend import Identity, triton_id
 from toolkit.serve.targets import Artefact
 from toolkit.specs import ServeSpec
@@ -160,16 +160,18 @@ def _mounts(found: Artefact) -> tuple[Mount, ...]:
 def _published(spec: ServeSpec) -> tuple[Published, ...]:
     if spec.container.network == "host":
         return ()
-    ports = {spec.http_port: HTTP, spec.grpc_port: GRPC, spec.metrics_port: METRICS}
-    return tuple(Published(address=spec.host, port=ours, container_port=its) for ours, its in ports.items())
+    others = {spec.grpc_port: GRPC, spec.metrics_port: METRICS}
+    doors = ((*ports.triton_http(spec), HTTP), *((spec.host, ours, its) for ours, its in others.items()))
+    return tuple(Published(address=host, port=ours, container_port=its) for host, ours, its in doors)
 
 
 def _listening(spec: ServeSpec) -> Mapping[str, int | str]:
     """Return address and ports inside: on the host's network those that were asked for, else the usual ones."""
     if spec.container.network == "host":
-        ports = {"http": spec.http_port, "grpc": spec.grpc_port, "metrics": spec.metrics_port}
-        return {"host": spec.host, **ports}
-    return {"host": "0.0.0.0", "http": HTTP, "grpc": GRPC, "metrics": METRICS}
+        http_host, http = ports.triton_http(spec)
+        hosts: dict[str, int | str] = {"host": spec.host, "http_host": http_host}
+        return {**hosts, "http": http, "grpc": spec.grpc_port, "metrics": spec.metrics_port}
+    return {"host": "0.0.0.0", "http_host": "0.0.0.0", "http": HTTP, "grpc": GRPC, "metrics": METRICS}
 
 
 def _command(spec: ServeSpec, identity: Identity | None, found: Artefact) -> tuple[str, ...]:
@@ -194,8 +196,7 @@ def _cpu_command(spec: ServeSpec, identity: Identity | None, *, repository: str)
 
 def _gpu_command(spec: ServeSpec, identity: Identity | None, *, repository: str) -> tuple[str, ...]:
     inside = _listening(spec)
-    addresses = (f"--{door}-address={inside['host']}" for door in ("http", "grpc", "metrics"))
-    ports = (f"--{door}-port={inside[door]}" for door in ("http", "grpc", "metrics"))
+    addresses = {"http": inside["http_host"], "grpc": inside["host"], "metrics": inside["host"]}
     return (
         *("python3", f"{BUNDLE}/start.py"),
         *(() if spec.is_verified else ("--no-verify",)),
@@ -203,6 +204,6 @@ def _gpu_command(spec: ServeSpec, identity: Identity | None, *, repository: str)
         "--",
         f"--id={triton_id(identity.server_id) if identity else workspace.slug(spec.name)}",
         f"--exit-timeout-secs={max(1, round(spec.exit_timeout_s))}",
-        *addresses,
-        *ports,
+        *(f"--{door}-address={address}" for door, address in addresses.items()),
+        *(f"--{door}-port={inside[door]}" for door in addresses),
     )

@@ -1,4 +1,4 @@
-"""Which addresses only this machine reaches."""
+"""Addresses: which only this machine reaches, and how they are written."""
 
 from __future__ import annotations
 
@@ -16,6 +16,16 @@ def is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return False
+
+
+def reached_at(host: str) -> str:
+    """Return the address at which this machine reaches what listens on HOST."""
+    return {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
+
+
+def in_url(host: str) -> str:
+    """Return an address as a URL has it."""
+    return f"[{host}]" if ":" in host else host
 
 
 def need_loopback(spec: ServeSpec, *, why: str) -> None:

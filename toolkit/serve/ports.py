@@ -11,13 +11,18 @@ from typing import Any
 
 from toolkit import processes
 from toolkit.errors import MissingError, UsageError
-from toolkit.serve import records
+from toolkit.serve import listening, records
+from toolkit.serve.records import Record
 from toolkit.specs import ServeSpec
+
+LOOPBACK = "127.0.0.1"
+FIRST_INNER_PORT = 20000
 
 
 def options(spec: ServeSpec) -> dict[str, int]:
     """Return the ports of a server by the option that sets them."""
     own = {"--http-port": spec.http_port, "--grpc-port": spec.grpc_port, "--metrics-port": spec.metrics_port}
+    own |= {"--triton-http-port": spec.triton_http_port} if spec.triton_http_port else {}
     return own | {option: port for companion in spec.companions for option, port in companion.ports.items()}
 
 
@@ -31,7 +36,7 @@ def check(spec: ServeSpec) -> None:
         listing = ", ".join(f"{option} {port}" for option, port in asked.items())
         raise UsageError(f"The ports must differ: {listing}.", hint="Give each option its own port.")
     for option, port in asked.items():
-        problem = _bind_error(spec.host, port)
+        problem = _bind_error(LOOPBACK if port == spec.triton_http_port else spec.host, port)
         if problem == errno.EADDRINUSE:
             raise busy(spec, port)
         if problem == errno.EACCES:
@@ -43,7 +48,7 @@ def check(spec: ServeSpec) -> None:
 def busy(spec: ServeSpec, port: int) -> MissingError:
     """Return the error that names a busy port, its holder and a free port."""
     pid = processes.port_holder(port)
-    ours = next((record.endpoint.name for record in records.read_all() if pid and record.endpoint.pid == pid), None)
+    ours = next((record.endpoint.name for record in records.read_all() if pid in _pids(record)), None)
     option = next((option for option, asked in options(spec).items() if asked == port), "--http-port")
     free = f"{option} {_free_above(spec, port)}"
     if ours:
@@ -55,6 +60,11 @@ def busy(spec: ServeSpec, port: int) -> MissingError:
     return MissingError(f"Port {port} is taken {holder}.", hint=f"Try {free}.")
 
 
+def _pids(record: Record) -> set[int]:
+    """Return who listens for a server: Triton, and its companions."""
+    return {record.endpoint.pid, *(one.pid for one in record.companions)}
+
+
 def free_from(spec: ServeSpec) -> ServeSpec:
     """Return the spec with each busy port replaced by the next free one above it."""
     chosen: dict[str, Any] = {}
@@ -63,6 +73,28 @@ def free_from(spec: ServeSpec) -> ServeSpec:
         if _bind_error(spec.host, port):
             chosen[name] = _free_above(dataclasses.replace(spec, **chosen), port)
     return dataclasses.replace(spec, **chosen)
+
+
+def with_own_http(spec: ServeSpec, *, port: int | None = None) -> ServeSpec:
+    """Return the spec with a port for Triton's own HTTP, behind what answers at `http_port`; else a free one."""
+    if port is not None:
+        return dataclasses.replace(spec, triton_http_port=port)
+    # Below the ports that the kernel gives to clients; another one for each server that starts at the same time.
+    candidates = [*range(FIRST_INNER_PORT + spec.http_port % 10000, FIRST_INNER_PORT + 12000)]
+    taken = set(options(spec).values())
+    free = next(one for one in candidates if one not in taken and not _bind_error(LOOPBACK, one))
+    return dataclasses.replace(spec, triton_http_port=free)
+
+
+def triton_http(spec: ServeSpec) -> tuple[str, int]:
+    """Return where Triton's own HTTP listens."""
+    return (LOOPBACK, spec.triton_http_port) if spec.triton_http_port else (spec.host, spec.http_port)
+
+
+def triton_http_url(spec: ServeSpec) -> str:
+    """Return where this machine asks Triton's own HTTP."""
+    host, port = triton_http(spec)
+    return f"http://{listening.in_url(listening.reached_at(host))}:{port}"
 
 
 def _free_above(spec: ServeSpec, port: int) -> int:

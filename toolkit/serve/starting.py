@@ -16,7 +16,7 @@ from shlex import quote
 from toolkit import processes
 from toolkit.errors import MissingError, ServerError, UsageError
 from toolkit.serve import backend as backends
-from toolkit.serve import companions, failing, ports, records, spawning, stopping, triton_http, triton_log
+from toolkit.serve import companions, failing, listening, ports, records, spawning, stopping, triton_http, triton_log
 from toolkit.serve.backend import Identity, Launch
 from toolkit.serve.records import NOT_STARTED, Record
 from toolkit.specs import Endpoint, Progress, ServeSpec, no_progress
@@ -148,7 +148,7 @@ def _need_not_held(found: Record | None) -> None:
 
 
 def _new_record(spec: ServeSpec, *, is_attached: bool, server_id: str) -> Record:
-    host = f"[{spec.host}]" if ":" in spec.host else spec.host
+    host = listening.in_url(spec.host)
     owner = processes.this_process()
     return Record(
         server_id=server_id,
@@ -183,7 +183,8 @@ def _wait(record: Record, on_progress: Progress) -> None:
     began = time.monotonic()
     limit = spec.startup_timeout_s
     step = f"Starting Triton (at most {limit:.0f} s)"
-    while not triton_http.is_ready(record.endpoint.http_url, record.server_id):
+    url = ports.triton_http_url(spec)
+    while not triton_http.is_ready(url, record.server_id):
         elapsed = time.monotonic() - began
         on_progress(step, min(elapsed, limit), limit)
         log = triton_log.read_tail(Path(record.endpoint.log_path), start=record.log_start)
@@ -199,7 +200,7 @@ def _wait(record: Record, on_progress: Progress) -> None:
     if spec.probe_model:
         left = max(1.0, limit - (time.monotonic() - began))
         try:
-            triton_http.generate_one_token(record.endpoint.http_url, spec.probe_model, timeout_s=left)
+            triton_http.generate_one_token(url, spec.probe_model, timeout_s=left)
         except ServerError as error:
             raise failing.explained(record.endpoint, str(error)) from error
     on_progress(step, limit, limit)

@@ -59,8 +59,9 @@ def stop_recorded(record: Record, *, timeout_s: float | None = None) -> Stopped:
         processes.send(record.owner, signal.SIGTERM)
     members = record.members()
     if was_alive and record.endpoint.pid != NOT_STARTED:
-        _ask_companions(record)
+        _ask_companions(record, wait_s=record.endpoint.spec.exit_timeout_s / 2 + LAST_WORDS_S)
         _ask(record, _patience_s(record) if timeout_s is None else timeout_s)
+        _ask_companions(record, wait_s=LAST_WORDS_S, outlasts_triton=True)
     killed, removed = clear(record, members)
     _remove_leftovers(record.endpoint.spec.leftovers)
     records.remove(record)
@@ -100,15 +101,19 @@ def _patience_s(record: Record) -> float:
     return record.endpoint.spec.exit_timeout_s + backends.pick(record.endpoint.spec.backend).exit_margin_s
 
 
-def _ask_companions(record: Record) -> None:
-    """Let companions end what they still do, while Triton answers."""
-    for one in record.companions:
+def _ask_companions(record: Record, *, wait_s: float, outlasts_triton: bool = False) -> None:
+    """Let companions end what they still do: while Triton answers, those that it answers through after that.
+
+    Theirs is the same half of the time as Triton's own, and then they say to whom they did not answer.
+    """
+    late = {one.name for one in record.endpoint.spec.companions if one.outlasts_triton}
+    asked = [one for one in record.companions if (one.name in late) == outlasts_triton]
+    for one in asked:
         processes.send(one.process, signal.SIGTERM)
-    # Theirs is the same half, and then they say to whom they did not answer.
-    deadline = time.monotonic() + record.endpoint.spec.exit_timeout_s / 2 + LAST_WORDS_S
-    while any(processes.is_alive(one.process) for one in record.companions) and time.monotonic() < deadline:
+    deadline = time.monotonic() + wait_s
+    while any(processes.is_alive(one.process) for one in asked) and time.monotonic() < deadline:
         time.sleep(POLL_S)
-    for one in record.companions:
+    for one in asked:
         processes.reap(one.pid)
 
 

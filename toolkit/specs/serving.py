@@ -22,6 +22,7 @@ class Companion:
     ready_timeout_s: float = 60.0
     url: str = ""  # what clients use; empty: nothing for them
     ports: Mapping[str, int] = field(default_factory=dict)  # by the option that sets each: {"--openai-port": 9000}
+    outlasts_triton: bool = False  # it is told to end once Triton has: what Triton still answers goes through it
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,6 +50,7 @@ class ServeSpec:
     backend: str  # embedded, docker
     host: str = "127.0.0.1"
     http_port: int = 8000
+    triton_http_port: int = 0  # Triton's own, on loopback, where a companion answers at http_port; 0: there is none
     grpc_port: int = 8001
     metrics_port: int = 8002
     startup_timeout_s: float = 180.0

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from toolkit import files, workspace
 from toolkit.errors import MissingError, UsageError
-from toolkit.serve import libpython, listening, targets
+from toolkit.serve import libpython, listening, ports, targets
 from toolkit.serve.backend import (
     MARKER,
     SECRET_HEADER,
@@ -59,6 +59,7 @@ def launch(spec: ServeSpec, identity: Identity) -> Launch:
 
 def _flags(spec: ServeSpec, identity: Identity) -> list[str]:
     closed = f"{CLOSED_APIS}:{SECRET_HEADER}={identity.secret}"
+    http_host, http_port = ports.triton_http(spec)
     return [
         f"--id={triton_id(identity.server_id)}",
         f"--model-repository={spec.repository}",
@@ -69,8 +70,8 @@ def _flags(spec: ServeSpec, identity: Identity) -> list[str]:
         "--disable-auto-complete-config",
         f"--exit-timeout-secs={max(1, round(spec.exit_timeout_s))}",
         "--model-load-thread-count=2",
-        f"--http-address={spec.host}",
-        f"--http-port={spec.http_port}",
+        f"--http-address={http_host}",
+        f"--http-port={http_port}",
         "--http-thread-count=4",
         f"--http-restricted-api={closed}",
         f"--grpc-address={spec.host}",
