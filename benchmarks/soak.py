@@ -217,8 +217,10 @@ class Soak:
             writer.close()
             self.tally.count("garbage bytes")
             return
-        body = dice.choice([b"{", b"[]", b"\xff\xfe", b'{"text_input": 3, "max_tokens": "x"}', b"", dice.randbytes(99)])
-        self.refused("garbage body", await self.http.post(self.generate_url, content=body))
+        bodies = (b"{", b"[]", b"\xff\xfe", b'{"text_input": 3, "max_tokens": "x"}', b"", dice.randbytes(99))
+        body = dice.choice([*bodies, b"[" * dice.randint(1000, 300_000), b'{"a":' * 200_000])
+        path = dice.choice(["ensemble/generate", "ensemble/infer", "preprocessing/infer"])
+        self.refused("garbage body", await self.http.post(f"{self.http_url}/v2/models/{path}", content=body))
 
     async def oversized(self, dice: random.Random) -> None:
         """Send a prompt beyond what the server is set up for."""

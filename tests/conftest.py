@@ -11,6 +11,11 @@ import tempfile
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
+
+# A machine that is busy with other tests takes its time, and that is nothing that is tested.
+settings.register_profile("busy", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("busy")
 
 # Before torch is loaded: threads that spin while they wait take the core from the test beside them.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")

@@ -61,7 +61,7 @@ def asked(*scripts, is_stream=True, times=1):
     return asyncio.run(main())
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.sampled_from([CHUNKED, UNTIL_CLOSE]), st.data())
 def test_events_are_the_same_however_the_bytes_are_cut(raw, data):
     cuts = sorted(data.draw(st.lists(st.integers(1, len(raw) - 1), max_size=12, unique=True)))

@@ -34,7 +34,7 @@ def test_steps_follow_one_another_and_then_it_ends():
     assert due("constant", stages) == pytest.approx([0.5, 1.0, 1.25, 1.5, 1.75, 2.0])
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(
     st.sampled_from(["constant", "poisson", "gamma"]),
     st.lists(st.tuples(st.floats(1, 200), st.floats(1, 200), st.floats(0.5, 20)), min_size=1, max_size=4),

@@ -43,7 +43,7 @@ def test_rates_need_not_be_whole(curve):
     assert 23.7 / 1.06 <= found.best <= 23.7
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.floats(0.5, 3000), st.sampled_from(sorted(CURVES)), st.floats(1, 64))
 def test_it_never_says_a_load_that_missed_and_never_tries_one_twice(limit, curve, first):
     found = searched(lambda load: CURVES[curve](load, limit), first=round(first))

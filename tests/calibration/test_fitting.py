@@ -69,7 +69,7 @@ def worst_error(server, found, points):
     )
 
 
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=8)
 @given(st.floats(0.05, 2.0), st.floats(5.0, 80.0), st.floats(0.3, 10.0))
 def test_a_simulated_host_is_found_whatever_its_constants(tflops, gb_per_s, step_ms):
     server = cpu_setup()

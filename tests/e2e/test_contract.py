@@ -1,5 +1,6 @@
 """What stock clients of Triton and TensorRT-LLM send, sent to the real engine: right answers, or sentences."""
 
+import gzip
 import json
 import queue
 import struct
@@ -11,7 +12,7 @@ import pytest
 import tritonclient.grpc as grpc
 import tritonclient.http as http
 from tritonclient.grpc import service_pb2
-from tritonclient.utils import InferenceServerException
+from tritonclient.utils import InferenceServerException, np_to_triton_dtype
 
 from tests.e2e.conftest import chat
 
@@ -221,12 +222,16 @@ def test_every_wrong_request_is_a_400_with_a_sentence_and_the_next_one_an_answer
 
 
 @pytest.mark.parametrize(
-    "path", [*(f"{model}/{how}" for model in MODELS for how in ("generate", "generate_stream")), "preprocessing/infer"]
+    "path",
+    [
+        *(f"{model}/{how}" for model in MODELS for how in ("generate", "generate_stream", "infer")),
+        "preprocessing/infer",
+    ],
 )
 @pytest.mark.parametrize(
     "body",
     [
-        *(b"{", b"[]", b"", b"null", b"3", b"\xff\xfe", bytes(range(99)), b"[" * 10_000),
+        *(b"{", b"[]", b"", b"null", b"3", b"\xff\xfe", bytes(range(99)), b"[" * 10_000, b"[" * 1_000_000),
         b'{"text_input": 3, "max_tokens": "x"}',
         b'{"text_input": {"a": 1}, "max_tokens": 1}',
         b'{"text_input": "a", "max_tokens": 1, "parameters": 3}',
@@ -238,6 +243,24 @@ def test_every_wrong_request_is_a_400_with_a_sentence_and_the_next_one_an_answer
 def test_what_cannot_be_read_is_a_400_with_a_sentence(served, path, body):
     reply = httpx.post(f"{served['http_url']}/v2/models/{path}", content=body, timeout=30)
     assert (reply.status_code, len(reply.json()["error"]) > 20) == (400, True), reply.text
+
+
+def test_deep_json_is_found_where_it_is_compressed_and_tensors_are_no_json(served):
+    """It would end Triton, and with it every other test of this file."""
+    url = f"{served['http_url']}/v2/models/preprocessing/infer"
+    packed = gzip.compress(b"[" * 1_000_000)
+    reply = httpx.post(url, content=packed, headers={"Content-Encoding": "gzip"}, timeout=30)
+    assert (reply.status_code, reply.json()["error"]) == (400, "The request's JSON nests deeper than 512 levels.")
+
+    values = {"QUERY": np.array([["[" * 3000]], object), "REQUEST_OUTPUT_LEN": np.array([[4]], np.int32)}
+    inputs = [http.InferInput(name, [1, 1], np_to_triton_dtype(value.dtype)) for name, value in values.items()]
+    for one, value in zip(inputs, values.values(), strict=True):
+        one.set_data_from_numpy(value, binary_data=True)
+    client = http.InferenceServerClient(served["http_url"].removeprefix("http://"))
+    for packing in (None, "gzip", "deflate"):
+        answer = client.infer("preprocessing", inputs, request_compression_algorithm=packing)
+        assert answer.as_numpy("INPUT_ID").size > 100
+    client.close()
 
 
 def test_numbers_that_are_none_and_text_that_is_none_are_refused(client):

@@ -38,6 +38,8 @@ FAILED = "500 Internal Server Error"
         "Unable to parse JSON bytes array: attempt to access JSON non-string as string",
         "attempt to access JSON non-object as object",
         "Unable to parse 'inputs': attempt to access non-existing object member 'inputs'",
+        "HTTP end point doesn't support models with decoupled transaction policy",
+        "Unsupported compression type",
     ],
 )
 def test_what_triton_could_not_read_is_a_400_with_the_same_sentence(sentence):
@@ -145,7 +147,9 @@ def request_of(connection):
     found = re.search(rb"content-length: (\d+)", request, re.IGNORECASE)
     whole = request.index(b"\r\n\r\n") + 4 + (int(found[1]) if found else 0)
     while len(request) < whole:
-        request += connection.recv(65536)
+        if not (piece := connection.recv(65536)):
+            return b""
+        request += piece
     return request
 
 
@@ -211,7 +215,9 @@ def test_half_an_answer_is_let_through_and_does_not_hang(fronted):
 
 
 def test_bytes_pass_as_they_are_in_both_directions(fronted):
-    sent, got = b"POST " + os.urandom(6 << 20), bytearray()
+    tensors = os.urandom(6 << 20)
+    head = "POST /v2/models/m/infer HTTP/1.1\r\nInference-Header-Content-Length: 0\r\n"
+    sent, got = f"{head}Content-Length: {len(tensors)}\r\n\r\n".encode() + tensors, bytearray()
 
     def act(triton, connection):
         left = len(sent)
@@ -299,15 +305,71 @@ def test_a_client_that_says_that_it_is_done_still_gets_its_answer(fronted):
     "sent",
     [b"\x16\x03\x01\x02\x00", b"\r\x07\xe9", b"\n4]-", b"\x00", b"G\x00T / HTTP/1.1\r\n\r\n", b"A" * 33, bytes(4096)],
 )
-def test_what_begins_no_request_is_told_so_and_triton_does_not_see_it(fronted, sent):
+def test_what_is_no_request_is_told_so_and_triton_does_not_see_it(fronted, sent):
     triton = fronted(answers_with(answer("200 OK", "x")))
     with socket.create_connection(triton.address, 10) as client:
         client.sendall(sent)
         head, _, body = client.makefile("rb").read().partition(b"\r\n\r\n")
     assert (head.split(b"\r\n")[0], json.loads(body)["error"]) == (
-        b"HTTP/1.1 400 Bad Request", "What was sent begins no HTTP request."
+        b"HTTP/1.1 400 Bad Request", "What was sent is no HTTP request: Invalid method encountered."
     )  # fmt: skip
     assert triton.seen == []
+
+
+@pytest.mark.parametrize("size", [10_000, 20 << 20])
+def test_json_that_nests_too_deep_is_refused_and_triton_never_knows(fronted, size):
+    triton = fronted(answers_with(answer("200 OK", "x")))
+    status, body = asked(triton.address, b"[" * size)
+    assert (status, json.loads(body)["error"]) == (400, "The request's JSON nests deeper than 512 levels.")
+    assert triton.seen == []
+
+
+def test_triton_forgets_the_beginning_of_what_is_refused(fronted):
+    triton = fronted(answers_with(b"HTTP/1.1 100 Continue\r\n\r\n"))
+    with socket.create_connection(triton.address, 10) as client:
+        client.sendall(b"POST / HTTP/1.1\r\nContent-Length: 1000\r\nExpect: 100-continue\r\n\r\n" + b"[" * 100)
+        time.sleep(0.3)
+        assert not triton.ended.is_set()
+        client.sendall(b"[" * 900)
+        assert b"400 Bad Request" in client.makefile("rb").read()
+    assert triton.ended.wait(10)
+    assert triton.seen == []
+
+
+def test_a_connection_that_was_good_is_told_too(fronted):
+    triton = fronted(answers_with(answer("200 OK", "x")))
+    connection = http.client.HTTPConnection(*triton.address, timeout=10)
+    statuses = []
+    for body in (b"{}", b"[" * 1000):
+        connection.request("POST", "/v2", body=body)
+        reply = connection.getresponse()
+        statuses.append((reply.status, reply.getheader("Connection")))
+        reply.read()
+    connection.close()
+    assert statuses == [(200, None), (400, "close")]
+    assert triton.ended.wait(10)
+
+
+def test_a_refusal_is_not_taken_for_the_answer_to_an_earlier_request(fronted):
+    triton = fronted(answers_with(answer("200 OK", "late"), pause_s=1))
+    deep = b"POST / HTTP/1.1\r\nContent-Length: 1000\r\n\r\n" + b"[" * 1000
+    with socket.create_connection(triton.address, 10) as client:
+        client.sendall(b"GET / HTTP/1.1\r\n\r\n" + deep)
+        assert client.recv(1000) == b""
+    assert triton.seen == []
+
+
+def test_a_client_that_goes_on_sending_after_a_refusal_is_left_in_the_end(fronted):
+    triton = fronted(answers_with(b""))
+    with socket.create_connection(triton.address, 10) as client:
+        client.sendall(b"no request")
+        assert client.makefile("rb").read().startswith(b"HTTP/1.1 400 ")
+        began = time.monotonic()
+        with contextlib.suppress(ConnectionError):
+            while time.monotonic() - began < 30:
+                client.sendall(b"x")
+                time.sleep(0.1)
+    assert time.monotonic() - began < front.LINGER_S + 5
 
 
 @pytest.mark.parametrize("pieces", [(b"G", b"ET / HTTP/1.1\r\n\r\n"), (b"\r\n", b"GET / HTTP/1.1\r\n\r\n")])

@@ -186,7 +186,7 @@ def worlds(draw):
     return World(sizes, limit, pins), draw(st.lists(asked, max_size=40))
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(worlds())
 def test_everybody_is_served_in_the_end_and_the_limit_always_holds(made):
     world, asked = made
@@ -211,7 +211,7 @@ def test_everybody_is_served_in_the_end_and_the_limit_always_holds(made):
     assert not any(world.waiting.values())
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.integers(1, 5), st.floats(0.5, 5.0))
 def test_a_model_that_is_always_busy_does_not_keep_another_out(streams, duration):
     """New requests for `busy` come all the time, each before the last one ends."""

@@ -40,7 +40,7 @@ def streamed(name, tokens, *, every):
 
 
 @pytest.mark.parametrize("name", TOKENIZERS)
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(text=st.text(max_size=40), every=st.integers(1, 5))
 @example(text="你好世界 🎉🎊👩‍👩‍👧", every=1)
 @example(text=" \n  leading", every=1)
@@ -51,7 +51,7 @@ def test_the_pieces_of_any_text_add_up_to_it(name, text, every):
 
 
 @pytest.mark.parametrize("name", TOKENIZERS)
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(data=st.data(), every=st.integers(1, 5))
 def test_the_pieces_of_any_tokens_add_up_even_where_they_are_no_text(name, data, every):
     size = TOKENIZERS[name].get_vocab_size()

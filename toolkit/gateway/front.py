@@ -1,8 +1,8 @@
 """Run as `python -m toolkit.gateway.front HOST PORT TRITON_HOST TRITON_PORT`: what HTTP clients reach, before Triton.
 
 Bytes pass as they are, in both directions and as they come. Triton answers a request that it cannot read with 500,
-which clients take for a server that failed: they retry, and somebody is called. Here that is 400, and so is what begins
-no request at all, of which Triton says nothing.
+which clients take for a server that failed: they retry, and somebody is called. Here that is 400; and so is what is no
+request at all, of which Triton says nothing, and JSON that nests so deep that Triton would die of it.
 """
 
 from __future__ import annotations
@@ -11,21 +11,21 @@ import asyncio
 import contextlib
 import importlib.util
 import json
-import re
 import resource
 import signal
 import sys
 from typing import Any, cast
 
 from toolkit.gateway import misread
+from toolkit.gateway.incoming import Incoming
 
 #: An answer of 500 that is not all there after so long is let through as far as it came.
 HOLD_S = 0.25
 #: For what is still to be sent, once Triton is gone and this process is told to stop.
 DRAIN_S = 1.0
+#: For a client to read why it was refused while it still sends: a connection that is closed at once is reset.
+LINGER_S = 5.0
 BACKLOG = 1024
-#: How a request begins, as much of it as the first piece has: empty lines that are passed over, and its method.
-BEGINNING = re.compile(rb"[\r\n]*(?:[A-Za-z]{1,32}(?: .*)?)?", re.DOTALL)
 LAST_ANSWER = (
     "HTTP/1.1 {status}\r\nContent-Type: application/json\r\nConnection: close\r\nContent-Length: {length}\r\n\r\n{body}"
 )
@@ -70,8 +70,9 @@ class Inside(Half):
         self._timer: asyncio.TimerHandle | None = None
 
     def data_received(self, data: bytes) -> None:
-        """Pass an answer on; hold one of 500 until it is known whose fault it is."""
-        assert self.other
+        """Pass an answer on; hold one of 500 or 501 until it is known whose fault it is."""
+        assert isinstance(self.other, Door)
+        self.other.heard()
         if not self._held and not misread.begins(data):
             self.other.transport.write(data)
             return
@@ -102,8 +103,10 @@ class Door(Half):
 
     def __init__(self, triton: tuple[str, int], doors: set[Door]) -> None:
         self._triton, self._doors = triton, doors
+        self._incoming = Incoming()
+        self._answered = 0  # of its requests, when Triton last said something
         self._early = bytearray()
-        self._is_eof = False
+        self._is_eof = self._is_refused = False
         self._connecting: asyncio.Task[None] | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -113,19 +116,27 @@ class Door(Half):
 
     def data_received(self, data: bytes) -> None:
         """Pass a request on, or connect first."""
+        if self._is_refused:
+            return
+        if refusal := self._incoming.refusal(data):
+            self._refuse(refusal)
+            return
         if self.other:
             self.other.transport.write(data)
-            return
-        if not self._early and not BEGINNING.fullmatch(data):
-            self._end_with("400 Bad Request", "What was sent begins no HTTP request.")
             return
         self._early += data
         if self._connecting is None:
             self.transport.pause_reading()
             self._connecting = asyncio.get_running_loop().create_task(self._connect())
 
+    def heard(self) -> None:
+        """Note that Triton says something: of the last request that has come whole, or of the one that comes."""
+        self._answered = self._incoming.ended
+
     def eof_received(self) -> bool:
         """Pass on that no more comes, once there is somebody to tell; the answer may still."""
+        if self._is_refused:
+            return False
         self._is_eof = True
         if self.other and not self.other.transport.is_closing():
             self.other.transport.write_eof()
@@ -136,10 +147,28 @@ class Door(Half):
         self._doors.discard(self)
         super().connection_lost(exc or ConnectionResetError())
 
+    def _refuse(self, sentence: str) -> None:
+        """Let Triton forget the request; say why, unless an earlier one's answer would be taken for that."""
+        if self.other:
+            self.other.other = None
+            self.other.transport.abort()
+            self.other = None
+        if self._incoming.ended > self._answered:
+            self._is_refused = True
+            self.transport.close()
+        else:
+            self._end_with("400 Bad Request", sentence)
+
     def _end_with(self, status: str, sentence: str) -> None:
+        self._is_refused = True
         body = json.dumps({"error": sentence})
         self.transport.write(LAST_ANSWER.format(status=status, length=len(body), body=body).encode())
-        self.transport.close()
+        if self._is_eof:
+            self.transport.close()
+            return
+        self.transport.write_eof()
+        self.transport.resume_reading()
+        asyncio.get_running_loop().call_later(LINGER_S, self.transport.close)
 
     async def _connect(self) -> None:
         try:
@@ -149,7 +178,7 @@ class Door(Half):
                 "503 Service Unavailable", "Triton does not answer behind this port; `trtk status` says why."
             )
             return
-        if self.transport.is_closing():
+        if self._is_refused or self.transport.is_closing():
             inside.transport.abort()
             return
         self.other = inside

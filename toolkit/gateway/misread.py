@@ -1,4 +1,4 @@
-"""Which of Triton's 500s are the request's fault: it could not be read, and no server has failed."""
+"""Which of Triton's 500s and 501s are the request's fault: it could not be read, and no server has failed."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ import re
 
 #: Longer heads and answers pass as they are.
 MAX_HEAD_BYTES, MAX_BODY_BYTES = 8 << 10, 64 << 10
-FAILED = (b"HTTP/1.1 500 ", b"HTTP/1.0 500 ")
+FAILED = tuple(b"HTTP/1.%d %d " % (minor, status) for minor in (0, 1) for status in (500, 501))
 #: It may come in one piece with the answer.
 CONTINUE = re.compile(rb"HTTP/1\.1 100 [^\r\n]*\r\n\r\n")
-STATUS_LINE = re.compile(rb"(?P<version>HTTP/1\.[01]) 500 [^\r\n]*\r\n")
+STATUS_LINE = re.compile(rb"(?P<version>HTTP/1\.[01]) 50[01] [^\r\n]*\r\n")
 LENGTH = re.compile(rb"^content-length:[ \t]*(?P<bytes>\d{1,9})[ \t]*\r$", re.IGNORECASE | re.MULTILINE)
 ENCODED = re.compile(rb"^(?:content|transfer)-encoding:", re.IGNORECASE | re.MULTILINE)
 END_OF_HEAD = b"\r\n\r\n"
@@ -18,6 +18,7 @@ END_OF_HEAD = b"\r\n\r\n"
 SENTENCES = re.compile(
     r"failed to parse the request JSON|attempt to access JSON non-|attempt to access non-existing"
     r"|attempt to get members for non-object|^[Uu]nable to parse "
+    r"|^Unsupported compression type$|^HTTP end point doesn't support models with decoupled"
 )
 
 
@@ -29,8 +30,8 @@ def begins(data: bytes) -> bool:
 def settled(came: bytes) -> bytes | None:
     """Return what has come as the client is to have it; None while more of it must come to be decided.
 
-    Came is an answer's bytes from its first one. An answer of 500 to a request that could not be read becomes one of
-    400; all else stays as it is.
+    Came is an answer's bytes from its first one. An answer of 500 or 501 to a request that could not be read becomes
+    one of 400; all else stays as it is.
     """
     before = CONTINUE.match(came)
     start = before.end() if before else 0
