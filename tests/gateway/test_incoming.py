@@ -38,6 +38,8 @@ def chunked(*pieces):
         request(INFER, gzip.compress(DEEP), Content_Encoding="gzip"),
         request(INFER, zlib.compress(DEEP), Content_Encoding="deflate"),
         request(INFER, DEEP, Content_Encoding="br"),
+        request(GENERATE, DEEP, Content_Encoding="gzip"),  # looked at where it is known, and passed over elsewhere
+        request(GENERATE, gzip.compress(DEEP), Content_Encoding="gzip"),
         request(INFER, gzip.compress(DEEP), Content_Encoding="gzip", Inference_Header_Content_Length=9_000),
         request(Content_Length=None, Transfer_Encoding="chunked", body=chunked(DEEP[:300], DEEP[:300])),
         request(body=b"{}") + request(),
@@ -61,6 +63,7 @@ GO_ON = [
     request(INFER, b"{}" + DEEP, Inference_Header_Content_Length=2),  # tensors are bytes
     request(INFER, DEEP, Inference_Header_Content_Length=0),
     request("/v2/models/m/versions/1/infer?a=b", b"{}" + DEEP, Inference_Header_Content_Length=2),
+    request("http://x:1/v2/models/m/infer", b"{}" + DEEP, Inference_Header_Content_Length=2),
     request(INFER, gzip.compress(b"{}" + DEEP), Content_Encoding="gzip", Inference_Header_Content_Length=2),
     request(INFER, gzip.compress(FIT), Content_Encoding="gzip"),
     request(INFER, gzip.compress(FIT)[:-40], Content_Encoding="gzip"),  # cut off: Triton says so
@@ -83,6 +86,42 @@ def test_everything_else_may_pass(sent, step):
     for start in range(0, len(sent), step):
         assert came.refusal(sent[start : start + step]) == ""
     assert sent in END or came.refusal(request()) == TOO_DEEP
+
+
+@pytest.mark.parametrize(
+    "begins",
+    [
+        b"GET /",
+        b"GET / HTTP/1.1\r\nA: ",
+        b"GET / HTTP/1.1\r\nA: b\r\nC",
+        request(Content_Length=None, Transfer_Encoding="chunked", body=b"1;"),
+        request(Content_Length=None, Transfer_Encoding="chunked", body=b"1\r\n{\r\n0\r\nA: "),
+    ],
+)
+def test_a_head_without_end_is_not_kept_for_ever(begins):
+    came = Incoming()
+    assert came.refusal(begins) == ""
+    sent = 0
+    while not (said := came.refusal(b"a" * 1000)):
+        sent += 1000
+        assert sent <= incoming.MAX_HEAD_BYTES
+    assert said == incoming.LONG_HEAD
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        request(INFER, bytes(1 << 20), Inference_Header_Content_Length=0),
+        request(INFER, chunked(*[bytes(5000)] * 50), Inference_Header_Content_Length=0, Content_Length=None,
+                Transfer_Encoding="chunked"),
+        b"GET / HTTP/1.1\r\n\r\n" * 10_000,
+    ],
+    ids=["body", "chunks", "requests"],
+)  # fmt: skip
+def test_what_is_large_is_no_long_head(sent):
+    came = Incoming()
+    assert {came.refusal(sent[start : start + 1000]) for start in range(0, len(sent), 1000)} == {""}
+    assert came.refusal(sent) == ""
 
 
 def test_the_requests_that_came_whole_are_counted():

@@ -11,15 +11,20 @@ import httptools
 from toolkit.gateway.nesting import MAX_DEPTH, Nesting
 
 #: A body may hold more than its JSON where tensors go as they are; elsewhere Triton does not look at that header.
-TENSORS = re.compile(rb"/v2/models/[^/?#]+(?:/versions/[^/?#]+)?/infer(?:\?.*)?", re.DOTALL)
+TENSORS = re.compile(rb"(?:http://[^/?#]*)?/v2/models/[^/?#]+(?:/versions/[^/?#]+)?/infer(?:\?.*)?", re.DOTALL)
 JSON_LENGTH, ENCODING = b"inference-header-content-length", b"content-encoding"
+HEADERS = frozenset({JSON_LENGTH, ENCODING, b"content-length", b"transfer-encoding"})
 COMPRESSIONS = frozenset({b"gzip", b"deflate"})
 ANY_COMPRESSION = 32 + zlib.MAX_WBITS  # zlib's: whichever of the two it is
 #: Of a compressed body's JSON, and how much of it is looked at in one go.
 MAX_INFLATED_BYTES, INFLATED_BYTES = 64 << 20, 1 << 20
 
+#: Of a request's head, or between two pieces of its body: what the parser keeps until it is whole.
+MAX_HEAD_BYTES = 64 << 10
+
 TOO_DEEP = f"The request's JSON nests deeper than {MAX_DEPTH} levels."
 TOO_LARGE = f"The request's JSON is larger than {MAX_INFLATED_BYTES >> 20} MiB once it is decompressed."
+LONG_HEAD = f"The request's headers are longer than {MAX_HEAD_BYTES >> 10} KiB."
 NO_OTHER_PROTOCOL = "A request with a body cannot ask for another protocol: send it without the header Upgrade."
 
 
@@ -66,12 +71,14 @@ class Incoming:
 
     def __init__(self) -> None:
         self._parser = httptools.HttpRequestParser(self)
-        self._body = Body(json_bytes=None, is_compressed=False)
-        self.ended = 0  # how many have come whole
+        self._bodies: tuple[Body, ...] = ()  # one body, by each way to read it
+        self._kept_bytes = 0  # since the parser last said something
+        self.ended = 0  # how many have come whole, and may pass
         self.on_message_begin()
 
     def refusal(self, data: bytes) -> str:
         """Return why what has come next cannot be passed on; empty where it can."""
+        self._kept_bytes += len(data)
         while data:
             try:
                 self._parser.feed_data(data)
@@ -82,7 +89,7 @@ class Incoming:
                 data = data[asked.args[0] :]
             except httptools.HttpParserError as error:
                 return f"What was sent is no HTTP request: {str(error).rstrip('.')}."
-        return self._body.refusal
+        return self._body_refusal or (LONG_HEAD if self._kept_bytes > MAX_HEAD_BYTES else "")
 
     def on_message_begin(self) -> None:
         """Forget the request before."""
@@ -94,29 +101,43 @@ class Incoming:
         self._target += part
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """Keep a header."""
-        self._headers.setdefault(name.lower(), []).append(value)
+        """Keep a header that says something of the body."""
+        if name.lower() in HEADERS:
+            self._headers.setdefault(name.lower(), []).append(value)
 
     def on_headers_complete(self) -> None:
         """Begin with a body, unless one before it is refused."""
-        if self._body.refusal:
-            return
-        lengths = self._headers.get(JSON_LENGTH, [])
-        is_bounded = TENSORS.fullmatch(self._target) and len(lengths) == 1 and re.fullmatch(rb"\d{1,9}", lengths[0])
-        self._body = Body(
-            json_bytes=int(lengths[0]) if is_bounded else None,
-            is_compressed=self._headers.get(ENCODING) in [[one] for one in COMPRESSIONS],
-        )
+        self._kept_bytes = 0
+        if not self._body_refusal:
+            self._bodies = tuple(self._readings())
 
     def on_body(self, data: bytes) -> None:
         """Look at a part of the body, as it was before it was cut into chunks."""
-        if not self._body.refusal:
-            self._body.take(data)
+        self._kept_bytes = 0
+        if not self._body_refusal:
+            for one in self._bodies:
+                one.take(data)
 
     def on_message_complete(self) -> None:
         """Count a request that may pass."""
-        self.ended += not self._body.refusal
+        self._kept_bytes = 0
+        self.ended += not self._body_refusal
+
+    @property
+    def _body_refusal(self) -> str:
+        return next((one.refusal for one in self._bodies if one.refusal), "")
 
     @property
     def _has_body(self) -> bool:
         return b"transfer-encoding" in self._headers or self._headers.get(b"content-length", [b"0"]) != [b"0"]
+
+    def _readings(self) -> Iterator[Body]:
+        is_compressed = self._headers.get(ENCODING) in [[one] for one in COMPRESSIONS]
+        if not TENSORS.fullmatch(self._target):
+            yield Body(json_bytes=None, is_compressed=False)  # whatever its headers say
+            if is_compressed:
+                yield Body(json_bytes=None, is_compressed=True)
+            return
+        lengths = self._headers.get(JSON_LENGTH, [])
+        is_bounded = len(lengths) == 1 and re.fullmatch(rb"\d{1,9}", lengths[0])
+        yield Body(json_bytes=int(lengths[0]) if is_bounded else None, is_compressed=is_compressed)
