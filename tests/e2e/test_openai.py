@@ -5,6 +5,7 @@ import hashlib
 import json
 import time
 
+import httpx
 import openai
 import pytest
 
@@ -105,6 +106,22 @@ def test_what_the_engine_refuses_is_a_400_in_its_words(client, model):
         client.completions.create(model=model, prompt="Hi", max_tokens=9000)
 
     assert "Traceback" not in str(caught.value.body)
+
+
+def test_a_thousand_refusals_beside_good_answers_leave_the_server_standing(model, served, place):
+    gateway, _ = served["spec"]["companions"]
+
+    def ask(number):
+        limit = 1 if number % 20 == 0 else 9000
+        body = {"model": model, "prompt": "Hi", "max_tokens": limit, "stream": number % 2 == 0}
+        return httpx.post(f"{gateway['url']}/completions", json=body, timeout=120).status_code
+
+    with concurrent.futures.ThreadPoolExecutor(8) as threads:
+        statuses = list(threads.map(ask, range(1000)))
+    assert statuses == [200 if number % 20 == 0 else 400 for number in range(1000)]
+    folder, env = place
+    (status,) = json.loads(run_trtk("status", "--json", cwd=folder, env=env)[1])["servers"]
+    assert (status["endpoint"]["pid"], status["restarts"], status["last_failure"]) == (served["pid"], 0, "")
 
 
 @pytest.mark.parametrize("is_stream", [False, True])

@@ -11,6 +11,9 @@ import httpx
 import openai
 import pytest
 
+from toolkit import templating
+from toolkit.gateway import statuses
+
 
 @pytest.fixture(scope="module")
 def running(gateways, tmp_path_factory):
@@ -220,31 +223,53 @@ def test_several_answers_to_several_prompts_come_in_their_order(client, script, 
     }
 
 
+STEP = "in ensemble 'ensemble', "
+WRONG = "top_p is 7; it must be between 0 and 1."
+
+
 @pytest.mark.parametrize(
-    ("code", "words", "status", "kind"),
+    ("failure", "status", "kind", "words"),
     [
-        (
-            "INVALID_ARGUMENT",
-            "in ensemble 'ensemble', top_p is 7; it must be between 0 and 1.",
-            400,
-            "invalid_request_error",
-        ),
-        ("UNAVAILABLE", "Exceeds maximum queue size", 429, "requests"),
-        ("UNAVAILABLE", "The server is stopping.", 503, "server_error"),
-        ("INTERNAL", "The model stopped on this request.", 500, "server_error"),
+        ({"fail": f"{STEP}INVALID_ARG: {WRONG}"}, 400, "invalid_request_error", WRONG),
+        ({"fail": f"{STEP}{STEP}UNAVAILABLE: The server is stopping."}, 503, "server_error", "The server is stopping."),
+        ({"fail": "CANCELLED: The request was cancelled."}, 503, "server_error", "The request was cancelled."),
+        ({"fail": "INTERNAL: top_p unexpected shape\nat line 3"}, 500, "server_error", "top_p unexpected shape"),
+        ({"fail": "UNKNOWN: Stopped."}, 500, "server_error", "Stopped."),
+        ({"fail": "UNAVAILABLE: Exceeds maximum queue size: 3"}, 429, "requests", None),
+        ({"fail": f"{STEP}Exceeds maximum queue size"}, 429, "requests", None),
+        ({"fail": "Request for unknown model: 'x' is not found"}, 404, "invalid_request_error", ...),
+        ({"fail": "Request for unknown model: 'x' has no available versions"}, 503, "server_error", ...),
+        ({"fail": "Prompt length (9) exceeds maximum input length (8)."}, 400, "invalid_request_error", ...),
+        ({"fail": "CUDA: out of memory"}, 500, "server_error", ...),
+        ({"abort": ["INVALID_ARGUMENT", f"{STEP}{WRONG}"]}, 400, "invalid_request_error", WRONG),
+        ({"abort": ["UNAVAILABLE", "Exceeds maximum queue size"]}, 429, "requests", None),
+        ({"abort": ["UNAVAILABLE", "Socket closed"]}, 503, "server_error", "Socket closed"),
+        ({"abort": ["INTERNAL", "The model stopped on this request."]}, 500, "server_error", ...),
+        ({"abort": ["INTERNAL", ""]}, 500, "server_error", "The model server stopped on this request."),
     ],
 )
 @pytest.mark.parametrize("is_stream", [False, True])
-def test_what_the_model_refuses_has_its_status_and_one_sentence(client, script, code, words, status, kind, is_stream):
-    prompt = script(fail=[code, words])
-    found = refused(lambda: list(ask(client, prompt, stream=is_stream)))
+def test_what_the_model_refuses_has_its_status_and_one_sentence(
+    client, script, failure, status, kind, words, is_stream
+):
+    found = refused(lambda: list(ask(client, script(**failure), stream=is_stream)))
 
+    said = next(iter(failure.values()))
+    expected = {None: "The model's queue is full; try again later.", ...: said if "fail" in failure else said[1]}
     assert (found[0], found[2]) == (status, kind)
-    assert found[1] in {words.removeprefix("in ensemble 'ensemble', "), "The model's queue is full; try again later."}
+    assert found[1] == expected.get(words, words)
+
+
+def test_the_model_is_asked_for_codes_in_the_words_that_it_knows(running, client, script):
+    ask(client, script("x"))
+
+    assert running.triton.parameters[-1][statuses.NAMES_CODE].bool_param
+    shared = templating.directory() / "inflight_batcher" / "shared" / "served.py"
+    assert f'NAMES_CODE = "{statuses.NAMES_CODE}"' in shared.read_text(encoding="utf-8")
 
 
 def test_an_error_in_the_middle_of_a_stream_is_its_last_event(client, script):
-    stream = ask(client, script("one", fail=["INTERNAL", "The model stopped."]), stream=True)
+    stream = ask(client, script("one", fail="INTERNAL: The model stopped."), stream=True)
 
     assert next(stream).choices[0].text == "one"
     with pytest.raises(openai.APIError, match=r"The model stopped\."):

@@ -65,7 +65,7 @@ class StandIn(services.GRPCInferenceServiceServicer):
     """Keeps what it was asked: `asked` has each request's inputs, `left` the ids of those that were cancelled."""
 
     def __init__(self):
-        self.asked, self.ids, self.left, self.running = [], [], [], 0
+        self.asked, self.ids, self.parameters, self.left, self.running = [], [], [], [], 0
         self.is_ready = True
         # NVIDIA's own backend gives no reason, and counts the tokens of each message.
         nvidia = {name: datatype for name, datatype in OUTPUTS.items() if name != "finish_reason"}
@@ -93,6 +93,7 @@ class StandIn(services.GRPCInferenceServiceServicer):
         }
         self.asked.append(inputs)
         self.ids.append(request.id)
+        self.parameters.append(request.parameters)
         self.running += 1
         try:
             async for message in self.answer(inputs, context, has_totals=request.model_name != "nvidia"):
@@ -113,9 +114,12 @@ class StandIn(services.GRPCInferenceServiceServicer):
                 made.infer_response.outputs.add(name="output_log_probs", datatype="FP32", shape=[1, 1, len(raw) // 4])
                 made.infer_response.raw_output_contents.append(raw)
             yield made
-        if "fail" in script:
-            code, words = script["fail"]
+        if "abort" in script:
+            code, words = script["abort"]
             await context.abort(grpc.StatusCode[code], words)
+        if "fail" in script:  # as Triton says it: without a code, and without an end
+            yield messages.ModelStreamInferResponse(error_message=script["fail"])
+            return
         yield final()
 
     def message(self, piece, count, finish):

@@ -26,7 +26,7 @@ class Tensor:
 
 
 class TritonError:
-    INVALID_ARG, INTERNAL, CANCELLED = "invalid", "internal", "cancelled"
+    INVALID_ARG, INTERNAL, CANCELLED, UNAVAILABLE = "invalid", "internal", "cancelled", "unavailable"
 
     def __init__(self, message, code=INTERNAL):
         self._message, self.code = message, code
@@ -46,9 +46,13 @@ class Request:
 
     def __init__(self, **tensors):
         self.tensors = [Tensor(name, np.array(value)) for name, value in tensors.items()]
+        self.named = "{}"
 
     def inputs(self):
         return self.tensors
+
+    def parameters(self):
+        return self.named
 
 
 @pytest.fixture

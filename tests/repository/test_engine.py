@@ -1,6 +1,7 @@
 """The CPU engine's thread and its guides: nobody is left to wait, and nothing is left behind."""
 
 import os
+import sys
 import threading
 import time
 from types import SimpleNamespace
@@ -24,7 +25,7 @@ class Reply:
         self.failures = []
 
     def fail(self, error):
-        self.failures.append(error.message())
+        self.failures.append(str(error))
 
 
 @pytest.fixture
@@ -79,7 +80,6 @@ def test_whatever_fails_in_the_thread_answers_everyone_and_ends_the_process(engi
 
 def test_requests_beyond_the_queue_are_refused_at_once(served, engine):
     module = served("tensorrt_llm", "model")
-    module.pb_utils.TritonError.UNAVAILABLE = "unavailable"
     model = module.TritonPythonModel()
     config = '{"dynamic_batching": {"default_queue_policy": {"max_queue_size": 2}}}'
     model.engine, model.unchecked, model.most_waiting = engine, {}, module.queue_size({"model_config": config})
@@ -174,6 +174,26 @@ def taking(served):
     model.checks.shutdown()
 
 
+@pytest.mark.parametrize(
+    ("parameters", "changed"),
+    [
+        ({}, {}),
+        ({"num_threads": "3"}, {"INFERENCE_NUM_THREADS": 3}),
+        ({"dynamic_quantization_group_size": "0"}, {"DYNAMIC_QUANTIZATION_GROUP_SIZE": 0}),
+        ({"dynamic_quantization_group_size": "64"}, {"DYNAMIC_QUANTIZATION_GROUP_SIZE": 64}),
+    ],
+)
+def test_the_pipeline_is_opened_as_the_build_and_the_parameters_say(served, tmp_path, monkeypatch, parameters, changed):
+    genai = SimpleNamespace(SchedulerConfig=SimpleNamespace, ContinuousBatchingPipeline=lambda *given: given)
+    monkeypatch.setitem(sys.modules, "openvino_genai", genai)
+    (tmp_path / "runtime.json").write_text('{"INFERENCE_PRECISION_HINT": "f32"}')
+    settings = served("tensorrt_llm", "settings").Settings
+    made = settings.read({"max_num_tokens": "64", "max_batch_size": "2", "kv_cache_bytes": "1"} | parameters)
+    folder, scheduler, device, properties = made.pipeline(tmp_path)
+    assert (folder, scheduler.cache_size, device) == (str(tmp_path), 1, "CPU")
+    assert properties == {"INFERENCE_PRECISION_HINT": "f32"} | changed
+
+
 def asking(request, request_id, **tensors):
     made = request(**tensors)
     made.request_id, made.requested_output_names = (lambda: request_id), list
@@ -202,15 +222,14 @@ def test_a_client_that_left_early_is_told_to_the_engine_until_it_is_done(served)
     assert not model.is_left("1")
 
 
-def test_requests_beyond_the_threads_and_their_line_are_refused_at_once(served):
+def test_requests_beyond_the_threads_and_their_line_are_refused_at_once(served, request_of):
     module = served("tensorrt_llm_bls", "model")
-    module.pb_utils.TritonError.UNAVAILABLE = "unavailable"
     model, sent, may_end = module.TritonPythonModel(), [], threading.Event()
     model.pool, model.lock, model.count, model.most = module.ThreadPoolExecutor(1), threading.Lock(), 0, 3
     model.serve = lambda request, sender: may_end.wait(20)  # noqa: ARG005 - its own names
     sender = SimpleNamespace(send=lambda answer, flags: sent.append((answer.error.message(), answer.error.code, flags)))
     for _ in range(4):
-        model.begin(None, sender)
+        model.begin(request_of(), sender)
     assert sent == [("Exceeds maximum queue size: 3 requests run and wait already.", "unavailable", module.FINAL)]
     may_end.set()
     model.pool.shutdown(wait=True)

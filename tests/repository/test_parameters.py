@@ -123,6 +123,7 @@ def test_what_cannot_be_set_is_refused_in_a_sentence(asked, error, message):
 def test_the_cpu_engine_takes_what_it_has_and_names_what_it_has_not():
     cpu = {"engine_backend": "openvino", "kv_cache_bytes": 1 << 30}
     asked = {"tensorrt_llm": {"num_threads": "2", "stream_interval": "4", "enable_kv_cache_reuse": "false"}}
+    asked["tensorrt_llm"]["dynamic_quantization_group_size"] = "0"
 
     assert asked["tensorrt_llm"].items() <= values(configs(**cpu, parameters=asked)["tensorrt_llm"]).items()
     with pytest.raises(UnknownName, match="named 'kv_cache_host_memory_bytes'"):

@@ -123,6 +123,25 @@ def test_a_bug_is_not_shown_to_the_client_as_a_traceback(answer):
     assert "\n" not in error.message()
 
 
+@pytest.mark.parametrize(
+    ("end_id", "max_tokens", "parameters", "said"),
+    [
+        (7, 99, '{"trtk_names_code": true}', "INVALID_ARG: The prompt has"),
+        ("x", 9, '{"trtk_names_code": true}', "INTERNAL: The model stopped on this request: "),
+        (7, 99, '{"trtk_names_code": false}', "The prompt has"),
+        (7, 99, "", "The prompt has"),
+        (7, 99, "{", "The prompt has"),
+    ],
+)
+def test_who_reads_errors_without_a_code_is_told_it_before_the_sentence(
+    preprocessing, request_of, end_id, max_tokens, parameters, said
+):
+    tensors = {"END_ID": np.array([[end_id]], object), "REQUEST_OUTPUT_LEN": np.full((1, 1), max_tokens, np.int32)}
+    asked = request_of(QUERY=np.array([[b"a"]], object), **tensors)
+    asked.named = parameters
+    assert preprocessing.answer(asked).error.message().startswith(said)
+
+
 def test_a_folder_without_a_tokenizer_is_named(served, tmp_path):
     module = served("preprocessing", "model")
     with pytest.raises(module.Refused, match=r"has no tokenizer\.json\."):

@@ -14,7 +14,7 @@ from toolkit.gateway.asking import document_of
 from toolkit.gateway.exchange import Exchange
 from toolkit.gateway.refusals import Refusal
 from toolkit.gateway.serving import Endpoint, Gateway, Seen
-from toolkit.gateway.triton import QUEUE_IS_FULL, queue_is_full
+from toolkit.gateway.statuses import QUEUE_IS_FULL, queue_is_full
 
 #: So that its answer says how many tokens there were; who asked for something else is not overruled.
 ASKED_FOR_THE_AUDIT = ("return_num_input_tokens", "return_num_output_tokens")

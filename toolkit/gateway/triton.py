@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import contextlib
-import re
 import struct
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from toolkit.gateway import refusals
+from toolkit.gateway import refusals, statuses
 from toolkit.gateway.refusals import Refusal
 
 SERVICE = "/inference.GRPCInferenceService"
-#: Makes an error a gRPC status, with its code, instead of a text inside an answer.
-STATUS_ERRORS = (("triton_grpc_error", "true"),)
 QUESTION_TIMEOUT_S = 5.0
 TEXT = "text_output"
 COUNTS = ("num_input_tokens", "num_output_tokens")
@@ -22,9 +19,6 @@ FINISH_REASON = "finish_reason"
 WANTS_LOG_PROBS, LOG_PROBS = "return_log_probs", "output_log_probs"
 PACKED = {"BOOL": "<?", "INT32": "<i", "INT64": "<q", "UINT32": "<I", "UINT64": "<Q", "FP32": "<f"}
 LENGTH_BYTES = 4
-QUEUE_IS_FULL = re.compile(r"maximum queue size", re.IGNORECASE)
-#: What Triton puts before a model's own sentence.
-STEP_PREFIX = re.compile(r"^(?:in ensemble '[^']*', )+")
 Value = str | bool | int | float | Sequence[str]
 
 
@@ -107,7 +101,7 @@ class Triton:
         try:
             return await call(request, timeout=QUESTION_TIMEOUT_S)
         except grpc.aio.AioRpcError as error:
-            raise refusal(error) from error
+            raise statuses.of_status(error) from error
 
     def request(self, model: Described, values: Mapping[str, Value], request_id: str) -> bytes:
         """Return the bytes of a request; what the model has no input for is refused by `values`' maker."""
@@ -122,6 +116,7 @@ class Triton:
             made.outputs.add(name=name)
         # Without it a stream whose last message is empty never says that it is over.
         made.parameters["triton_enable_empty_final_response"].bool_param = True
+        made.parameters[statuses.NAMES_CODE].bool_param = True
         serialized: bytes = made.SerializeToString()
         return serialized
 
@@ -129,22 +124,25 @@ class Triton:
         """Yield an answer's messages; leaving early cancels the request."""
         import grpc
 
-        call = self._stream(request, metadata=STATUS_ERRORS)
-        is_whole = False
+        call = self._stream(request)
+        is_whole, refused = False, None
         try:
+            # Read on to the stream's end, after an error too: one that is cancelled on its last message keeps its model
+            # in Triton 2.51 from ever being unloaded.
             async for message in call:
                 if message.error_message:
-                    raise Refusal(refusals.FAILED, _sentence(message.error_message))
+                    refused = refused or statuses.of_message(message.error_message)
+                    continue
                 response = message.infer_response
                 if response.raw_output_contents:
                     yield _piece(response)
-                # Read on to the stream's end: one that is cancelled on its last message keeps its model in Triton 2.51
-                # from ever being unloaded.
                 is_whole = is_whole or response.parameters["triton_final_response"].bool_param
+            if refused:
+                raise refused
             if not is_whole:
                 raise Refusal(refusals.UNAVAILABLE, "The model's answer broke off.")
         except grpc.aio.AioRpcError as error:
-            raise refusal(error) from error
+            raise statuses.of_status(error) from error
         finally:
             call.cancel()
 
@@ -191,30 +189,3 @@ def _piece(response: Any) -> Piece:
 def _first_text(content: bytes) -> bytes:
     length = int.from_bytes(content[:LENGTH_BYTES], "little")
     return content[LENGTH_BYTES : LENGTH_BYTES + length]
-
-
-def refusal(error: Any) -> Refusal:
-    """Return what a client is told about a gRPC status."""
-    import grpc
-
-    codes, said = grpc.StatusCode, _sentence(error.details() or "")
-    if error.code() == codes.INVALID_ARGUMENT:
-        return refusals.bad(said)
-    if error.code() == codes.NOT_FOUND:
-        return Refusal(refusals.NOT_FOUND, said)
-    if error.code() == codes.UNAVAILABLE and QUEUE_IS_FULL.search(said):
-        return queue_is_full()
-    if error.code() == codes.UNAVAILABLE and "failed to connect" in said.lower():
-        return Refusal(refusals.UNAVAILABLE, "The model server does not answer; it may be starting or stopped.")
-    if error.code() in {codes.UNAVAILABLE, codes.CANCELLED, codes.DEADLINE_EXCEEDED}:
-        return Refusal(refusals.UNAVAILABLE, said or "The model server did not finish this request.")
-    return Refusal(refusals.FAILED, said or "The model server stopped on this request.")
-
-
-def _sentence(text: str) -> str:
-    return STEP_PREFIX.sub("", text.strip().partition("\n")[0])
-
-
-def queue_is_full() -> Refusal:
-    """Return the refusal of a request that found too many others in front of it."""
-    return Refusal(refusals.TOO_MANY, "The model's queue is full; try again later.", retry_after_s=1)

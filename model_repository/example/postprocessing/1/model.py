@@ -8,7 +8,7 @@ import numpy as np
 import triton_python_backend_utils as pb_utils
 from detokenizer import Detokenizer
 from leavers import Leavers
-from served import Refused, flag, parameters, path_of, refusal, tokenizer_in
+from served import Refused, flag, parameters, path_of, refusal, tokenizer_in, wants_code
 
 
 class TritonPythonModel:
@@ -36,7 +36,7 @@ class TritonPythonModel:
             lengths = pb_utils.get_input_tensor_by_name(request, "SEQUENCE_LENGTH").as_numpy()
             texts = self.texts(tokens, lengths)
         except Exception as error:  # noqa: BLE001 - the door: what is not caught here reaches the client as a traceback
-            return pb_utils.InferenceResponse(error=refusal(error))
+            return pb_utils.InferenceResponse(error=refusal(error, has_code=wants_code(request)))
         return pb_utils.InferenceResponse([pb_utils.Tensor("OUTPUT", texts)])
 
     def texts(self, tokens: np.ndarray, lengths: np.ndarray) -> np.ndarray:

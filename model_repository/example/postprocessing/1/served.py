@@ -10,6 +10,10 @@ from typing import Any
 import numpy as np
 import triton_python_backend_utils as pb_utils
 
+#: A request's parameter: who sets it reads errors inside a stream, which have no code, and is told it in the sentence.
+NAMES_CODE = "trtk_names_code"
+CODES = ("INVALID_ARG", "UNAVAILABLE", "CANCELLED", "INTERNAL", "NOT_FOUND", "UNSUPPORTED", "ALREADY_EXISTS")
+
 
 class Refused(ValueError):
     """A request that cannot be served; its text is what the client reads."""
@@ -68,14 +72,25 @@ def text_of(item: bytes, name: str) -> str:
         raise Refused(f"{name} is not UTF-8.") from None
 
 
-def refusal(error: BaseException) -> Any:
+def wants_code(request: Any) -> bool:
+    """Whether an error of this request begins with the name of its code."""
+    try:
+        return bool(json.loads(request.parameters() or "{}").get(NAMES_CODE))
+    except ValueError:  # another parameter is not UTF-8
+        return False
+
+
+def refusal(error: BaseException, *, has_code: bool) -> Any:
     """Return the error that a client reads: our sentence, or one that points at the log, never a traceback."""
     if isinstance(error, Refused):
-        return pb_utils.TritonError(str(error), error.code)
-    pb_utils.Logger.log_error("".join(traceback.format_exception(error)))
-    message = str(error).strip().splitlines()
-    return pb_utils.TritonError(
-        f"The model stopped on this request: {type(error).__name__}: {message[0][:200] if message else 'no message'}."
-        " The server's log has the details.",
-        pb_utils.TritonError.INTERNAL,
-    )
+        sentence, code = str(error), error.code
+    else:
+        pb_utils.Logger.log_error("".join(traceback.format_exception(error)))
+        lines = str(error).strip().splitlines() or ["no message"]
+        what = f"{type(error).__name__}: {lines[0][:200]}"
+        sentence = f"The model stopped on this request: {what}. The server's log has the details."
+        code = pb_utils.TritonError.INTERNAL
+    if has_code:
+        names = (name for name in CODES if getattr(pb_utils.TritonError, name, None) == code)
+        sentence = f"{next(names, 'UNKNOWN')}: {sentence}"
+    return pb_utils.TritonError(sentence, code)

@@ -16,7 +16,7 @@ from meters import Meters
 from pipeline import begun, warm_up
 from replies import Reply
 from row import Row, Words
-from served import Refused, refusal
+from served import Refused
 from settings import Settings
 
 #: Appears when the server stops and its requests have had their time; set by what starts the server.
@@ -108,7 +108,7 @@ class Engine:
                 row.start(self.begin)
             except Exception as error:  # noqa: BLE001 - what the engine refuses must not end its thread
                 self.cancel(reply)
-                reply.fail(refusal(error))
+                reply.fail(error)
                 return
             self.rows.append(row)
 
@@ -129,7 +129,7 @@ class Engine:
             try:
                 row.collect()
             except Refused as error:
-                row.reply.fail(refusal(error))
+                row.reply.fail(error)
             # Who wants probabilities wants to know of which token: a message for each.
             row.send(1 if row.asked.has_log_probs else interval)
             if row.is_done:
@@ -154,10 +154,10 @@ class Engine:
         for reply in {row.reply for row in self.rows}:
             if is_stopping:
                 self.cancel(reply)
-                reply.fail(pb_utils.TritonError("The server is stopping.", pb_utils.TritonError.UNAVAILABLE))
+                reply.fail(Refused("The server is stopping.", code=pb_utils.TritonError.UNAVAILABLE))
             elif reply.sender.is_cancelled():
                 self.cancel(reply)
-                reply.fail(pb_utils.TritonError("The request was cancelled.", pb_utils.TritonError.CANCELLED))
+                reply.fail(Refused("The request was cancelled.", code=pb_utils.TritonError.CANCELLED))
 
     def end(self, request_id: str) -> None:
         """End what runs under a request id: its clients get what there is so far."""
@@ -182,6 +182,6 @@ class Engine:
         while not self.inbox.empty():
             waiting.append(self.inbox.get())
         for reply in {*(row.reply for row in self.rows), *(item[0] for item in waiting if isinstance(item, tuple))}:
-            reply.fail(refusal(error))
+            reply.fail(error)
         time.sleep(0.5)  # the answers leave through shared memory
         os._exit(1)

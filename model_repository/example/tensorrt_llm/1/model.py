@@ -16,7 +16,7 @@ from families import Families
 from guides import CHECKERS, Guide, Guides
 from meters import Meters
 from replies import Reply
-from served import Refused, flag, parameters, path_of, refusal, tensors_of, tokenizer_in
+from served import Refused, flag, parameters, path_of, refusal, tensors_of, tokenizer_in, wants_code
 from settings import Settings
 
 
@@ -51,7 +51,7 @@ class TritonPythonModel:
                 self.take(request, sender)
             except Exception as error:  # noqa: BLE001 - the door: what is not caught here reaches the client as a traceback
                 sender.send(
-                    pb_utils.InferenceResponse(error=refusal(error)),
+                    pb_utils.InferenceResponse(error=refusal(error, has_code=wants_code(request))),
                     flags=pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL,
                 )
 
@@ -91,7 +91,7 @@ class TritonPythonModel:
             self.check(guides)
             self.engine.submit(reply, rows)
         except Exception as error:  # noqa: BLE001 - the door: an answer that never comes is worse than any error
-            reply.fail(refusal(error))
+            reply.fail(error)
         with self.lock:
             is_stopped = self.unchecked.pop(reply)
         if is_stopped:  # an order that came before its request changes nothing in the engine

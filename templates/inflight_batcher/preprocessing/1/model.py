@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import triton_python_backend_utils as pb_utils
 from chat import Chat
-from served import Refused, flag, parameters, path_of, refusal, tensors_of, text_of, tokenizer_in
+from served import Refused, flag, parameters, path_of, refusal, tensors_of, text_of, tokenizer_in, wants_code
 from words import Words
 
 #: A normalizer may make one character of a few; a text this much longer than the longest tokens are is too long.
@@ -48,7 +48,7 @@ class TritonPythonModel:
         try:
             outputs = self.outputs(tensors_of(request))
         except Exception as error:  # noqa: BLE001 - the door: what is not caught here reaches the client as a traceback
-            return pb_utils.InferenceResponse(error=refusal(error))
+            return pb_utils.InferenceResponse(error=refusal(error, has_code=wants_code(request)))
         return pb_utils.InferenceResponse([pb_utils.Tensor(name, value) for name, value in outputs.items()])
 
     def outputs(self, asked: dict[str, np.ndarray]) -> dict[str, np.ndarray]:

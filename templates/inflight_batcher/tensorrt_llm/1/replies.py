@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import triton_python_backend_utils as pb_utils
+from served import refusal, wants_code
 
 FINAL = pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL
 
@@ -36,6 +37,7 @@ class Reply:
     def __init__(self, sender: Any, request: Any, tensors: dict[str, np.ndarray], rows: int) -> None:
         self.sender = sender
         self.request_id = request.request_id()
+        self.has_code = wants_code(request)
         self.open_rows = rows
         self.is_closed = False
         wanted = set(request.requested_output_names())
@@ -83,11 +85,11 @@ class Reply:
             return 0
         return len(row.asked.prompt) if name == "num_input_tokens" else int(row.sent)
 
-    def fail(self, error: Any) -> None:
+    def fail(self, error: BaseException) -> None:
         """Send an error in place of what is missing."""
         if not self.is_closed:
             self.is_closed = True
-            self.sender.send(pb_utils.InferenceResponse(error=error), flags=FINAL)
+            self.sender.send(pb_utils.InferenceResponse(error=refusal(error, has_code=self.has_code)), flags=FINAL)
 
 
 _ON_REQUEST = ("return_num_input_tokens", "return_num_output_tokens", "return_perf_metrics", "return_log_probs")

@@ -13,7 +13,7 @@ import numpy as np
 import triton_python_backend_utils as pb_utils
 from calls import REPLACEMENT, TO_ENGINE, TO_PREPROCESSING, arrays_of, batch_of, check, engine_inputs, request_for
 from drafts import Drafted, number_of
-from served import Refused, parameters, refusal, tensors_of
+from served import Refused, parameters, refusal, tensors_of, wants_code
 
 FINAL = pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL
 CANCEL_CHECK_S = 0.1
@@ -56,7 +56,7 @@ class TritonPythonModel:
             self.count += not is_refused
         if is_refused:
             words = f"Exceeds maximum queue size: {self.most} requests run and wait already."
-            refused = refusal(Refused(words, code=pb_utils.TritonError.UNAVAILABLE))
+            refused = refusal(Refused(words, code=pb_utils.TritonError.UNAVAILABLE), has_code=wants_code(request))
             sender.send(pb_utils.InferenceResponse(error=refused), flags=FINAL)
         else:
             self.pool.submit(self.serve_counted, request, sender)
@@ -83,7 +83,7 @@ class TritonPythonModel:
         try:
             self.generate(request, sender, engine_id)
         except Exception as error:  # noqa: BLE001 - the door: what is not caught here reaches the client as a traceback
-            last = [pb_utils.InferenceResponse(error=refusal(error))]
+            last = [pb_utils.InferenceResponse(error=refusal(error, has_code=wants_code(request)))]
         # Asking a sender about cancellation after its final answer crashes the server, so the watch ends first.
         with self.lock:
             self.running.pop(engine_id, None)

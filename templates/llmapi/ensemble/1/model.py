@@ -12,7 +12,7 @@ import yaml
 from chat import Chat
 from contract import Asked, asked_of, outputs_of
 from families import Families
-from served import Refused, parameters, refusal, tensors_of
+from served import Refused, parameters, refusal, tensors_of, wants_code
 from stats import follow
 
 FINAL = pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL
@@ -56,7 +56,7 @@ class TritonPythonModel:
             self.count += not is_refused
         if is_refused:
             words = f"Exceeds maximum queue size: {self.most} requests run and wait already."
-            refused = refusal(Refused(words, code=pb_utils.TritonError.UNAVAILABLE))
+            refused = refusal(Refused(words, code=pb_utils.TritonError.UNAVAILABLE), has_code=wants_code(request))
             sender.send(pb_utils.InferenceResponse(error=refused), flags=FINAL)
         else:
             asyncio.run_coroutine_threadsafe(self.serve(request, sender), self.loop)
@@ -67,7 +67,7 @@ class TritonPythonModel:
         try:
             await self.generate(request, sender)
         except Exception as error:  # noqa: BLE001 - the door: what is not caught here reaches the client as a traceback
-            last = [pb_utils.InferenceResponse(error=refusal(error))]
+            last = [pb_utils.InferenceResponse(error=refusal(error, has_code=wants_code(request)))]
         finally:
             with self.lock:
                 self.count -= 1
