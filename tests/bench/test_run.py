@@ -129,7 +129,8 @@ def test_an_interrupt_keeps_what_was_measured_and_marks_the_rest_cancelled(serve
     threading.Thread(target=interrupt, daemon=True).start()
     found = run(served.grpc, requests=10_000)
     counts = bench.summarise(found, {}).document["requests"]
-    assert (found.is_interrupted, counts["cancelled"], counts["failed"]) == (True, 4, 0)
+    assert (found.is_interrupted, counts["failed"]) == (True, 0)
+    assert 1 <= counts["cancelled"] <= 4  # some may have been between two requests
     assert counts["ok"] >= 8
 
 

@@ -89,7 +89,8 @@ def test_ctrl_c_keeps_what_was_measured_by_all(serve):
     threading.Thread(target=interrupt, daemon=True).start()
     found = run(served.grpc, requests=100_000)
     outcomes = [record.outcome for record in found.records]
-    assert (found.is_interrupted, outcomes.count("cancelled"), outcomes.count("failed")) == (True, 5, 0)
+    assert (found.is_interrupted, outcomes.count("failed")) == (True, 0)
+    assert 1 <= outcomes.count("cancelled") <= 5  # some may have been between two requests
     assert outcomes.count("ok") >= 8
     assert children() == []
 

@@ -9,6 +9,9 @@ from toolkit.engine.openvino_files import save_ir
 from toolkit.engine.openvino_graph import decoder_model
 from toolkit.engine.openvino_tokenizer import save_tokenizer as save_tokenizer_ir
 
+#: 16 bits would break near ties, and some CPUs round activations to 8.
+EXACT = {"INFERENCE_PRECISION_HINT": "f32", "KV_CACHE_PRECISION": "f32", "DYNAMIC_QUANTIZATION_GROUP_SIZE": "0"}
+
 
 class Engine:
     """A compiled stateful model, fed pieces of a sequence."""
@@ -17,8 +20,7 @@ class Engine:
         import openvino
 
         self.model, self.weights = decoder_model(CheckpointReader(checkpoint), **options)
-        exact = {"INFERENCE_PRECISION_HINT": "f32", "KV_CACHE_PRECISION": "f32"}
-        self.request = openvino.Core().compile_model(self.model, "CPU", exact).create_infer_request()
+        self.request = openvino.Core().compile_model(self.model, "CPU", EXACT).create_infer_request()
 
     def logits(self, ids, pieces):
         """Return float32 logits of ids [batch, length], computed piece after piece over the engine's own KV cache."""
@@ -51,8 +53,7 @@ def greedy_tokens(checkpoint, folder, prompts, *, count):
     scheduler = openvino_genai.SchedulerConfig()
     scheduler.max_num_batched_tokens, scheduler.num_kv_blocks = 32, 64
     scheduler.dynamic_split_fuse = scheduler.enable_prefix_caching = True
-    exact = {"INFERENCE_PRECISION_HINT": "f32", "KV_CACHE_PRECISION": "f32"}  # 16 bits would break near ties
-    pipeline = openvino_genai.ContinuousBatchingPipeline(str(folder), scheduler, "CPU", exact)
+    pipeline = openvino_genai.ContinuousBatchingPipeline(str(folder), scheduler, "CPU", EXACT)
     greedy = openvino_genai.GenerationConfig(max_new_tokens=count, do_sample=False, ignore_eos=True)
     results = pipeline.generate([openvino.Tensor(ids.numpy()) for ids in prompts], [greedy] * len(prompts))
     return [list(result.m_generation_ids[0]) for result in results]

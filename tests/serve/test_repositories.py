@@ -20,6 +20,8 @@ SETTINGS = [
         "tensorrt_llm.num_threads=1",
         "--set",
         "tensorrt_llm.stream_interval=2",
+        "--set",
+        "tensorrt_llm.dynamic_quantization_group_size=0",
     ),
     *("--no-kv-cache-reuse", "--set", "tensorrt_llm_bls.max_requests_in_flight=3"),
 ]

@@ -24,6 +24,7 @@ class Settings:
     has_prefix_cache: bool
     splits_prompts: bool
     num_threads: int
+    activation_group_size: int | None
     stream_interval: int  # 0: auto
     cancel_period_s: float
     stats_period_s: float
@@ -41,6 +42,9 @@ class Settings:
             has_prefix_cache=flag(settings.get("enable_kv_cache_reuse", "true")),
             splits_prompts=flag(settings.get("enable_chunked_context", "true")),
             num_threads=int(settings.get("num_threads", 0)),
+            activation_group_size=None
+            if (size := settings.get("dynamic_quantization_group_size")) is None
+            else int(size),
             stream_interval=0 if interval == "auto" else int(interval),
             cancel_period_s=int(settings.get("cancellation_check_period_ms", 100)) / 1e3,
             stats_period_s=int(settings.get("stats_check_period_ms", 100)) / 1e3,
@@ -62,4 +66,6 @@ class Settings:
         properties = json.loads(chosen.read_text(encoding="utf-8")) if chosen.is_file() else {}
         if self.num_threads:
             properties["INFERENCE_NUM_THREADS"] = self.num_threads
+        if self.activation_group_size is not None:
+            properties["DYNAMIC_QUANTIZATION_GROUP_SIZE"] = self.activation_group_size
         return openvino_genai.ContinuousBatchingPipeline(str(folder), scheduler, "CPU", properties)
