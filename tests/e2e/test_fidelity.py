@@ -15,6 +15,8 @@ from toolkit.specs import ModelSource
 pytestmark = [pytest.mark.slow, pytest.mark.engine]
 TEXT = Path(__file__).parents[2] / "LICENSE"
 LENGTH, ROWS = 256, 3
+#: CPUs with VNNI or AMX round activations to int8 unless they are told not to.
+UNROUNDED = {"DYNAMIC_QUANTIZATION_GROUP_SIZE": "0"}
 PROMPTS = [
     "The capital of France is",
     "Once upon a time, there was a",
@@ -46,11 +48,11 @@ def perplexity(logits, ids):
     return float((-chances.mean()).exp())
 
 
-def engine_logits(engine, ids):
-    """Run the engine's own IR with the properties that it is served with."""
+def engine_logits(engine, ids, **more):
+    """Run the engine's own IR with the properties that it is served with, and MORE."""
     import openvino
 
-    properties = json.loads((engine / "engine/runtime.json").read_text())
+    properties = json.loads((engine / "engine/runtime.json").read_text()) | more
     model = openvino.Core().compile_model(str(engine / "engine/openvino_model.xml"), "CPU", properties)
     rows = []
     for row in ids:
@@ -84,6 +86,16 @@ def test_perplexity_of_the_engine_is_that_of_the_dequantized_checkpoint(built, o
 
     assert found == pytest.approx(expected, rel=0.01)
     assert expected != pytest.approx(unquantized, rel=1e-4)  # the quantization is really there
+
+
+def test_no_activation_is_rounded_on_any_cpu(built, original):
+    _, tokenizer = original
+    engine, _ = built("int4")
+    ids = torch.tensor([tokenizer.encode(TEXT.read_text()).ids[:LENGTH]])
+
+    found = engine_logits(engine, ids)
+
+    assert torch.equal(found, engine_logits(engine, ids, INFERENCE_PRECISION_HINT="f32", **UNROUNDED))
 
 
 def test_greedy_tokens_of_fp16_agree_with_torch(built, original):

@@ -39,12 +39,12 @@ def compile_ir(plan: BuildPlan, folder: Path, progress: Progress) -> None:
 def runtime(plan: BuildPlan) -> dict[str, str]:
     """Return the properties that the pipeline is opened with.
 
-    Activations are computed in float32: some CPUs would choose bfloat16, and what is served then is no longer what
-    the checkpoint says. A 16-bit model keeps its KV cache in 16 bits too; quantized ones take OpenVINO's default. So
-    do the activations before quantized linears, which a CPU with VNNI or AMX rounds to int8 in groups of 32: that
-    changes a hundredth of what the weights' own rounding does, for 1.4 times the tokens/s (docs/benchmarks.md).
+    Activations are computed in float32: some CPUs would choose bfloat16, and CPUs with VNNI or AMX would round those
+    before quantized linears to int8. What is served then is no longer what the checkpoint says, nor the same whatever
+    else is in flight (docs/benchmarks.md). A 16-bit model keeps its KV cache in 16 bits too; quantized ones take
+    OpenVINO's default.
     """
-    exact = {"INFERENCE_PRECISION_HINT": "f32"}
+    exact = {"INFERENCE_PRECISION_HINT": "f32", "DYNAMIC_QUANTIZATION_GROUP_SIZE": "0"}
     if plan.conversion.recipe.weight_bits == 16:
         return {**exact, "KV_CACHE_PRECISION": "f16"}
     return exact
