@@ -141,7 +141,7 @@ def test_help_is_light_and_fast():
     )
     runs = [
         subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stderr.split("\n")
-        for _ in range(3)
+        for _ in range(10)  # who shares the core adds up to half
     ]
     assert runs[0][0] == ""
     assert min(float(run[1]) for run in runs) < 0.2
