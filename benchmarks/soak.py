@@ -74,7 +74,7 @@ class Soak:
         self.options, self.tally = options, Tally()
         self.http_url, self.grpc_url = endpoint.http_url, endpoint.grpc_url
         self.openai_url, self.openai_model = options.openai_url, options.openai_model
-        self.http = httpx.AsyncClient(timeout=120, limits=httpx.Limits(max_connections=None))
+        self.http = _http()
         self.expected: dict[str, set[str]] = collections.defaultdict(set)
         self.ids = 0
 
@@ -263,11 +263,21 @@ class Soak:
         else:
             self.tally.count("refused")
 
+    async def rest(self) -> None:
+        """Close what is kept open for further requests, so that what the server still holds is its own; and wait."""
+        await self.http.aclose()
+        self.http = _http()
+        await asyncio.sleep(self.options.settle)
+
     async def learn(self) -> None:
         """Ask each prompt alone, so that later answers can be compared."""
         for prompt in PROMPTS:
             reply = await self.http.post(self.generate_url, json={"text_input": prompt, "max_tokens": TOKENS})
             self.expected[prompt].add(reply.raise_for_status().json()["text_output"])
+
+
+def _http() -> httpx.AsyncClient:
+    return httpx.AsyncClient(timeout=120, limits=httpx.Limits(max_connections=None))
 
 
 def tensor(name: str, value: Any, kind: str) -> Any:
@@ -334,7 +344,7 @@ async def run(options: argparse.Namespace) -> int:
     await soak.learn()
     started = time.monotonic()
     await asyncio.gather(*(soak.client(number, started + 20) for number in range(options.clients)))
-    await asyncio.sleep(options.settle)
+    await soak.rest()
     soak.tally = Tally()
     before = watched.sample(0)
     print(json.dumps({"after warm-up": before}), flush=True)
@@ -346,7 +356,7 @@ async def run(options: argparse.Namespace) -> int:
         one = await asyncio.to_thread(watched.sample, time.monotonic() - started)
         print(json.dumps({key: round(value, 1) for key, value in one.items()}), flush=True)
     await asyncio.gather(*clients)
-    await asyncio.sleep(options.settle)
+    await soak.rest()
     return verdict(soak.tally, watched, before)
 
 

@@ -13,6 +13,8 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
+from tests import signal_stacks
+
 # A machine that is busy with other tests takes its time, and that is nothing that is tested.
 settings.register_profile("busy", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("busy")
@@ -84,6 +86,24 @@ def own_folders(monkeypatch, tmp_path_factory):
     base = tmp_path_factory.getbasetemp()
     monkeypatch.setenv("TRTK_CACHE", os.environ.get(SHARED_CACHE) or str(base / "cache"))
     monkeypatch.setenv("TRTK_STATE", str(tmp_path_factory.mktemp("state")))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def first_signal_stack():
+    """The stack for signals that the thread had before the first test."""
+    return signal_stacks.signal_stack()
+
+
+@pytest.fixture(autouse=True)
+def own_signal_stack(first_signal_stack):
+    """Give the thread back its stack for signals.
+
+    OpenVINO's CPU plugin gives the thread that loads it one for AMX's large frames, and frees it with the plugin. Where
+    two plugins go in the order in which they came, the first one's stack is set once more, though it is gone: the next
+    signal would end the process without a word.
+    """
+    yield
+    signal_stacks.use(first_signal_stack)
 
 
 @pytest.fixture(scope="module")
