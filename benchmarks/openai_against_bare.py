@@ -25,8 +25,10 @@ from toolkit.gateway.config import GatewayConfig
 from toolkit.specs import Companion, LoadProfile, ServeSpec
 
 MODEL, FRONT = "demo", "ensemble"
-#: Requests one after another whose median time to the first token counts, in each round.
+#: Requests one after another whose median time to the first token counts, and how often for each round of throughput:
+#: these medians vary by more than what is looked for.
 FEW = 24
+FIRST_TOKEN_ROUNDS = 4
 
 
 def main() -> None:
@@ -53,17 +55,19 @@ def main() -> None:
                 rate(profile, texts(1, options.concurrency))
             ratios, rates = [], []
             for number in range(options.rounds):
-                prompts = {name: texts(10 + 3 * number + i, options.requests) for i, name in enumerate(sides)}
-                measured = {name: rate(sides[name], prompts[name]) for name in turned(sides, number)}
-                measured["bare"] = bare.run(texts(12 + 3 * number, options.requests))
+                measured = {}
+                for i, name in enumerate(turned([*sides, "bare"], number)):
+                    asked = texts(10 + 3 * number + i, options.requests)
+                    measured[name] = bare.run(asked) if name == "bare" else rate(sides[name], asked)
                 rates.append(measured)
                 ratios.append({name: measured[name] / measured["bare"] for name in sides})
                 print(json.dumps({"round": number + 1, **rounded(measured), "of bare": rounded(ratios[-1])}))
-            ttft_ms: dict[str, list[float]] = {"bare": [], **{name: [] for name in sides}}
-            for number in range(options.rounds):
-                for i, name in enumerate(turned(sides, number)):
-                    ttft_ms[name].append(first_token_ms(sides[name], texts(900 + 3 * number + i, FEW)))
-                ttft_ms["bare"].append(bare.first_token_ms(texts(902 + 3 * number, FEW)))
+            ttft_ms: dict[str, list[float]] = {name: [] for name in ("bare", *sides)}
+            for number in range(FIRST_TOKEN_ROUNDS * options.rounds):
+                for i, name in enumerate(turned([*sides, "bare"], number)):
+                    asked = texts(900 + 3 * number + i, FEW)
+                    waited = bare.first_token_ms(asked) if name == "bare" else first_token_ms(sides[name], asked)
+                    ttft_ms[name].append(waited)
         finally:
             serve.stop(endpoint.name)
     for name in sides:
@@ -120,9 +124,10 @@ def added(ttft_ms: dict[str, list[float]], name: str) -> str:
     return f"{statistics.median(more):.1f} ms (from {more[0]:.1f} to {more[-1]:.1f})"
 
 
-def turned(sides: dict[str, LoadProfile], number: int) -> list[str]:
-    """Return the sides' names, the other way round in every second round."""
-    return list(sides) if number % 2 else list(reversed(sides))
+def turned(names: list[str], number: int) -> list[str]:
+    """Return the names, another one first in each round."""
+    first = number % len(names)
+    return names[first:] + names[:first]
 
 
 def rounded(values: dict[str, float]) -> dict[str, float]:
