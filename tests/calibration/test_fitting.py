@@ -203,9 +203,11 @@ def test_rounds_take_turns_and_share_the_requests():
     once, thrice = calibration.loads_within(limits), calibration.loads_within(limits, rounds=3)
     assert thrice == thrice[: len(once)] * 3
     assert [(load.concurrency, load.isl, load.requests) for load in thrice[: len(once)]] == [
-        (1, 128, 4), (8, 128, 27), (32, 128, 86), (1, 768, 3), (4, 512, 8)
+        (1, 128, 4), (8, 128, 32), (32, 128, 96), (1, 768, 3), (4, 512, 8)
     ]  # fmt: skip
     assert [load.requests for load in calibration.loads_within(limits, rounds=100)[:5]] == [2, 16, 64, 2, 8]
+    few = dataclasses.replace(limits, max_batch_size=6)
+    assert all(load.requests % load.concurrency == 0 for load in calibration.loads_within(few, rounds=3))
 
 
 REPORT = {

@@ -35,7 +35,8 @@ SPARE_TOKENS = 32
 def loads_within(limits: Limits, *, rounds: int = 1) -> tuple[Load, ...]:
     """Return the loads that a server's limits take: shorter prompts and fewer requests in flight where they must be.
 
-    In several rounds each load comes back in its turn with a share of its requests, but twice what is in flight.
+    In several rounds each load comes back in its turn with a share of its requests, but twice what is in flight. All
+    come in whole waves: a last one with fewer in flight would count as if it had been full.
     """
     found = []
     for load in LOADS:
@@ -43,7 +44,8 @@ def loads_within(limits: Limits, *, rounds: int = 1) -> tuple[Load, ...]:
         if isl < 1:
             continue
         concurrency = min(load.concurrency, limits.max_batch_size)
-        requests = max(-(-load.requests // rounds), min(load.requests, 2 * concurrency))
+        share = max(-(-load.requests // rounds), min(load.requests, 2 * concurrency))
+        requests = -(-share // concurrency) * concurrency
         found.append(replace(load, isl=isl, concurrency=concurrency, requests=requests))
     return tuple(dict.fromkeys(found)) * rounds
 
